@@ -1,0 +1,52 @@
+//! What a connector is: the traits that every source and sink implements, and the types that travel between them and
+//! the engine.
+//!
+//! A connector is a crate of its own beside this one. It knows nothing of WebAssembly, of the engine or of other
+//! connectors. Its configuration is a plain serde struct that implements [`SourceConfig`] or [`SinkConfig`]; the host
+//! registers that struct in one line, and everything else (parsing, diagnostics, JSON Schema, the reference in the
+//! documentation) follows from the type.
+//!
+//! The stages of a connector's life: **raw** (TOML) -> **resolved** (the struct, checked by `check`, no input or output
+//! done, no environment read) -> **running** (`open`).
+
+mod batch;
+mod error;
+mod position;
+mod registry;
+mod secret;
+mod sink;
+mod source;
+mod types;
+mod units;
+
+pub use batch::{Batch, FailedRow, Origin, Segment, base64, format_timestamp, row_to_json};
+pub use error::{CheckError, ConnectorError, Kind};
+pub use position::Position;
+pub use registry::{ConnectorInfo, Registry, SinkSpec, SinkType, SourceSpec, SourceType};
+pub use secret::{ResolvedSecret, Secret};
+pub use sink::{Flushed, Sink, SinkConfig};
+pub use source::{Event, Progress, Source, SourceConfig};
+pub use types::{ColumnType, Field, RowSchema, column_type_of, normalize};
+pub use units::{BatchLimits, ByteSize, Span};
+
+use std::path::{Path, PathBuf};
+
+/// What a connector is told when it is opened.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Name of the pipeline, for messages.
+    pub pipeline: String,
+    /// Name of the stage within the pipeline, for messages: `source`, `sink 1 (file)`.
+    pub stage: String,
+    /// The folder that relative paths in the configuration start from: that of the file that names them.
+    pub base: PathBuf,
+    /// How large a batch a source makes, and how long it waits for one to fill.
+    pub batch: BatchLimits,
+}
+
+impl Context {
+    /// A path from the configuration, made absolute.
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.base.join(path)
+    }
+}

@@ -1,0 +1,99 @@
+//! What a source is.
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use crate::{Batch, CheckError, ConnectorError, Context, Position, RowSchema};
+
+/// What [`Source::next`] brings.
+#[derive(Debug)]
+pub enum Event {
+    /// Rows, failed rows, or both.
+    Batch(Batch),
+    /// A finite source has given its last row. It is not asked again.
+    End,
+}
+
+/// How far a finite source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Done so far.
+    pub done: u64,
+    /// In all.
+    pub total: u64,
+    /// What is counted: `bytes` or `rows`.
+    pub unit: &'static str,
+}
+
+/// A running source.
+#[async_trait]
+pub trait Source: Send {
+    /// The next rows; waits while there are none. A batch is as full as [`Context::batch`] says, or the wait is over.
+    ///
+    /// **Must be cancel safe**: the engine drops the future when a barrier is due or the pipeline stops. Whatever was
+    /// taken from outside before that must be in the next batch, and [`Source::position`] must not cover it yet.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Retryable`]: the engine waits and calls again. [`crate::Kind::Failed`]: the pipeline restarts from
+    /// its checkpoint.
+    async fn next(&mut self) -> Result<Event, ConnectorError>;
+
+    /// Where the source stands after the last batch that `next` returned: opening a source there must bring the row
+    /// after it.
+    fn position(&self) -> Position;
+
+    /// Every row before `position` is confirmed by every sink, and that is on disk. A source that can acknowledge to the
+    /// other side does it here.
+    ///
+    /// # Errors
+    /// Logged and counted; the checkpoint stands.
+    async fn committed(&mut self, _position: &Position) -> Result<(), ConnectorError> {
+        Ok(())
+    }
+
+    /// How far a finite source is, where it can be known.
+    fn progress(&self) -> Option<Progress> {
+        None
+    }
+
+    /// Give back what is held outside this process (a port, a place in a consumer group).
+    async fn close(&mut self) {}
+}
+
+/// The configuration of a kind of source, resolved: pure data. The keys of the TOML table are its fields; use
+/// `#[serde(deny_unknown_fields)]`. The field docs become the reference in the documentation.
+#[async_trait]
+pub trait SourceConfig: DeserializeOwned + JsonSchema + std::fmt::Debug + Send + Sync + 'static {
+    /// The `type` key that names it.
+    const TYPE: &'static str;
+    /// One sentence for `acequia connectors`.
+    const SUMMARY: &'static str;
+    /// A whole example table, for the reference; a test parses it.
+    const EXAMPLE: &'static str;
+
+    /// Is it right in itself? No input or output, no environment: `validate --no-env` calls this too.
+    ///
+    /// # Errors
+    /// Names the key at fault.
+    fn check(&self) -> Result<(), CheckError> {
+        Ok(())
+    }
+
+    /// What is known of the rows before the first one.
+    fn schema(&self) -> RowSchema;
+
+    /// What only one pipeline can have at a time, such as `listen 127.0.0.1:9999`.
+    fn exclusive(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether it can end. `--once` needs a finite source.
+    fn finite(&self) -> bool;
+
+    /// Start, at `position` if the pipeline has run before.
+    ///
+    /// # Errors
+    /// The engine tries again with backoff, whatever the kind.
+    async fn open(&self, context: &Context, position: Option<&Position>) -> Result<Box<dyn Source>, ConnectorError>;
+}
