@@ -1,1 +1,4 @@
-//! Placeholder.
+//! Acequia: a Kafka Connect-style plugin host.
+
+pub mod config;
+pub mod connectors;
