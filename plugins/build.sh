@@ -13,7 +13,7 @@ OUT="${CARGO_TARGET_DIR:-$PWD/target}"
 case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
 
 # Package -> file. The name of the file is the name that a pipeline's `plugin` key has.
-PLUGINS=(even-filter)
+PLUGINS=(even-filter word-count)
 EVIL=()
 
 # rustup's toolchain has the linker that makes a component of a module, whichever compiler is used.
