@@ -13,7 +13,7 @@ OUT="${CARGO_TARGET_DIR:-$PWD/target}"
 case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
 
 # Package -> file. The name of the file is the name that a pipeline's `plugin` key has.
-PLUGINS=(even-filter word-count)
+PLUGINS=(even-filter word-count sine-wave triangle-wave uuid-plugin=uuid select)
 EVIL=()
 
 # rustup's toolchain has the linker that makes a component of a module, whichever compiler is used.
@@ -55,7 +55,7 @@ if ! has_target && ! has_debian; then
     fi
 fi
 
-ARGS=(build --release --locked --target "$TARGET" --target-dir "$OUT/wasm")
+ARGS=(build --release --target "$TARGET" --target-dir "$OUT/wasm")
 for package in "${PLUGINS[@]%%=*}" "${EVIL[@]%%=*}"; do
     ARGS+=(-p "$package")
 done

@@ -108,7 +108,8 @@ impl<'a> Reader<'a> {
     /// The snapshot ends too early.
     pub fn bytes(&mut self) -> Result<&'a [u8], Error> {
         let len = self.unsigned()?;
-        let (value, left) = usize::try_from(len).ok().and_then(|len| self.left.split_at_checked(len)).ok_or_else(early)?;
+        let (value, left) =
+            usize::try_from(len).ok().and_then(|len| self.left.split_at_checked(len)).ok_or_else(early)?;
         self.left = left;
         Ok(value)
     }
@@ -118,7 +119,8 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// The snapshot ends too early, or it is not UTF-8.
     pub fn text(&mut self) -> Result<&'a str, Error> {
-        std::str::from_utf8(self.bytes()?).map_err(|error| format!("the snapshot has text that is not UTF-8: {error}").into())
+        std::str::from_utf8(self.bytes()?)
+            .map_err(|error| format!("the snapshot has text that is not UTF-8: {error}").into())
     }
 
     /// How many bytes are left.

@@ -156,10 +156,7 @@ mod tests {
             "`mode`: unknown variant `updat`, expected `update` or `complete`",
         );
         fails(r#"{ "column": "v", "names": "a" }"#, r#"`names`: invalid type: string "a", expected a sequence"#);
-        assert_eq!(
-            parse::<NoConfig>(r#"{ "a": 1 }"#).unwrap_err().to_string(),
-            "unknown key `a`: there are none"
-        );
+        assert_eq!(parse::<NoConfig>(r#"{ "a": 1 }"#).unwrap_err().to_string(), "unknown key `a`: there are none");
     }
 
     #[test]

@@ -65,9 +65,15 @@ macro_rules! __export {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tick_every {
-    ($instance:ident, []) => { None };
-    ($instance:ident, [state]) => { None };
-    ($instance:ident, [$($state:ident)? tick]) => { $instance.with(|instance| instance.tick_every()) };
+    ($instance:ident, []) => {
+        None
+    };
+    ($instance:ident, [state]) => {
+        None
+    };
+    ($instance:ident, [$($state:ident)? tick]) => {
+        $instance.with(|instance| instance.tick_every())
+    };
 }
 
 #[doc(hidden)]

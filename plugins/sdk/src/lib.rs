@@ -64,9 +64,7 @@ pub mod testing;
 pub mod bindings;
 
 pub use bindings::acequia::plugin::types::{Batch, Column, ColumnType, Field, Packed, Schema, Values};
-pub use bindings::exports::acequia::plugin::transform::{
-    Failure, Input, Move, Output, Passes, Plan, Reads, Selection,
-};
+pub use bindings::exports::acequia::plugin::transform::{Failure, Input, Move, Output, Passes, Plan, Reads, Selection};
 pub use bitmap::Bitmap;
 pub use codec::{Reader, Writer};
 pub use columns::{Built, BuiltColumns, Columns, Json, Names, Timestamp, Type, View, Views};

@@ -21,8 +21,8 @@ use crate::bitmap::bit;
 use crate::export::Instance;
 use crate::shapes::adapters;
 use crate::{
-    Aggregate, Batch, Bitmap, Column, ColumnType, Error, Field, Filter, FlatMap, Map, Output, Packed, Plan, Reads, Schema,
-    Selection, State, Tick, Transform, Values,
+    Aggregate, Batch, Bitmap, Column, ColumnType, Error, Field, Filter, FlatMap, Map, Output, Packed, Plan, Reads,
+    Schema, Selection, State, Tick, Transform, Values,
 };
 
 /// A configured plugin.

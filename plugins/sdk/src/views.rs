@@ -33,7 +33,8 @@ pub struct Nullable<'a, V> {
 impl<'a> Text<'a> {
     pub(crate) fn new(packed: &'a Packed, rows: usize) -> Result<Self, Error> {
         check(packed, rows)?;
-        let data = std::str::from_utf8(&packed.data).map_err(|error| Error::new(format!("text is not UTF-8: {error}")))?;
+        let data =
+            std::str::from_utf8(&packed.data).map_err(|error| Error::new(format!("text is not UTF-8: {error}")))?;
         Ok(Text { offsets: &packed.offsets, data })
     }
 

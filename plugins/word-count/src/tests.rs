@@ -67,7 +67,8 @@ fn a_row_that_would_bring_too_many_words_fails_and_leaves_no_trace() {
     let output = apply(&mut plugin, &["a b", "a c d", "c a", "d", "a b c"]);
     // "a c d" would make four words: neither its `a` nor its `c` counts. "c a" makes three, and "d" one too many.
     assert_eq!(totals(&output), [("a", 3), ("b", 2), ("c", 2)]);
-    let message = "the row has a new word, but 3 words are counted already: raise `max_words`, or drop rare words first";
+    let message =
+        "the row has a new word, but 3 words are counted already: raise `max_words`, or drop rare words first";
     assert_eq!(testing::failures(&output), [(1, message), (3, message)]);
 }
 

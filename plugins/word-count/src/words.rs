@@ -80,7 +80,8 @@ impl Words {
     pub(crate) fn find_or_add(&mut self, word: &[u8], limits: Limits) -> Result<u32, Full> {
         let Words { hasher, table, letters, .. } = self;
         let hash = hasher.hash_one(word);
-        let entry = table.entry(hash, |other| letters.get(*other) == word, |other| hasher.hash_one(letters.get(*other)));
+        let entry =
+            table.entry(hash, |other| letters.get(*other) == word, |other| hasher.hash_one(letters.get(*other)));
         match entry {
             Entry::Occupied(entry) => Ok(*entry.get()),
             Entry::Vacant(_) if self.totals.len() >= limits.words => Err(Full::Words),
