@@ -14,7 +14,7 @@ case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
 
 # Package -> file. The name of the file is the name that a pipeline's `plugin` key has.
 PLUGINS=(even-filter word-count sine-wave triangle-wave uuid-plugin=uuid select)
-EVIL=()
+EVIL=(evil evil-stateful evil-ticking)
 
 # rustup's toolchain has the linker that makes a component of a module, whichever compiler is used.
 SYSROOT="$(rustc --print sysroot)"
