@@ -71,7 +71,10 @@ macro_rules! __tick_every {
     ($instance:ident, [state]) => {
         None
     };
-    ($instance:ident, [$($state:ident)? tick]) => {
+    ($instance:ident, [tick]) => {
+        $instance.with(|instance| instance.tick_every())
+    };
+    ($instance:ident, [state tick]) => {
         $instance.with(|instance| instance.tick_every())
     };
 }
