@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use acequia_connector_api::{
-    ByteSize, CheckError, ConnectorError, Context, RowSchema, Sink, SinkConfig, Source, SourceConfig, Span,
+    ByteSize, CheckError, ConnectorError, Context, Position, RowSchema, Sink, SinkConfig, Source, SourceConfig, Span,
 };
 use acequia_format::{CsvOptions, Format, FormatOptions, SchemaConfig};
 use async_trait::async_trait;
@@ -12,9 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use acequia_connector_api::Position;
-
-use crate::{listing, parquet_sink, sink, source};
+use crate::{listing, parquet_sink, parquet_source, sink, source};
 
 /// How rows lie in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -150,7 +148,13 @@ schema = { name = "text", age = "int64" }
     }
 
     async fn open(&self, context: &Context, position: Option<&Position>) -> Result<Box<dyn Source>, ConnectorError> {
-        Ok(Box::new(source::Reader::open(self, context, position)?))
+        match self.options() {
+            Some(options) => Ok(Box::new(source::Reader::open(self, options, context, position)?)),
+            None => {
+                let declared = self.schema.is_some().then(|| self.schema());
+                Ok(Box::new(parquet_source::ParquetSource::open(self, declared, context, position)?))
+            }
+        }
     }
 }
 

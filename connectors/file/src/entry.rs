@@ -1,6 +1,6 @@
 //! What a stored position knows of files, and finding the file that an entry speaks of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,9 +27,10 @@ impl<E: DeserializeOwned> Entries<E> {
     /// not grow for ever; see [`Entries::all`] to keep them.
     pub(crate) fn new(position: &mut Position, files: &[(PathBuf, FileId)], mark_of: fn(&E) -> &Mark) -> Self {
         let mut entries = Entries::all(position, mark_of);
-        let paths: BTreeSet<&Path> = files.iter().map(|(path, _)| path.as_path()).collect();
+        let paths: HashSet<&Path> = files.iter().map(|(path, _)| path.as_path()).collect();
+        let ids: HashSet<FileId> = files.iter().map(|(_, id)| *id).collect();
         entries.by_path.retain(|path, entry| {
-            let keep = paths.contains(path.as_path()) || files.iter().any(|(_, id)| *id == mark_of(entry).id);
+            let keep = paths.contains(path.as_path()) || ids.contains(&mark_of(entry).id);
             if !keep {
                 position.0.remove(path.to_string_lossy().as_ref());
             }
@@ -55,9 +56,7 @@ impl<E: DeserializeOwned> Entries<E> {
         let same_id = |entry: &E| (self.mark_of)(entry).id == id;
         // Its own name first: two names may be hard links of one file.
         let own = self.by_path.get(path).is_some_and(same_id).then(|| path.to_owned());
-        let by_id = own.or_else(|| {
-            self.by_path.iter().find(|(_, entry)| same_id(entry)).map(|(path, _)| path.clone())
-        });
+        let by_id = own.or_else(|| self.by_path.iter().find(|(_, entry)| same_id(entry)).map(|(path, _)| path.clone()));
         for candidate in by_id.into_iter().chain([path.to_owned()]) {
             let Some(entry) = self.by_path.get(&candidate) else { continue };
             if (self.mark_of)(entry).fits(file)? {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 const FINGERPRINT: u64 = 4096;
 
 /// Device and inode: what a file is while it exists, whatever its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct FileId {
     device: u64,
     inode: u64,
@@ -56,9 +56,16 @@ impl Mark {
         Ok(Mark { id, offset, fingerprint: fingerprint(file, offset)? })
     }
 
+    /// A mark that fits no file.
+    pub(crate) fn of_nothing(id: FileId, offset: u64) -> Self {
+        Mark { id, offset, fingerprint: String::new() }
+    }
+
     /// Whether the file has, up to this place, the content that it had.
     pub(crate) fn fits(&self, file: &File) -> io::Result<bool> {
-        Ok(file.metadata()?.len() >= self.offset && fingerprint(file, self.offset)? == self.fingerprint)
+        Ok(file.metadata()?.len() >= self.offset
+            && !self.fingerprint.is_empty()
+            && fingerprint(file, self.offset)? == self.fingerprint)
     }
 
     /// The marked file under whatever name it has in the folder of `path` now: where a rotation leaves it.

@@ -35,9 +35,7 @@ pub(crate) fn list_or_fail(listing: &Listing) -> Result<(Vec<(PathBuf, FileId)>,
 
 /// The paths that the listing names now.
 pub(crate) fn list(listing: &Listing) -> Result<Vec<PathBuf>, ConnectorError> {
-    listing
-        .files()
-        .map_err(|error| ConnectorError::retryable(format!("could not list `{}`: {error}", listing.shown())))
+    listing.files().map_err(|error| ConnectorError::retryable(format!("could not list `{}`: {error}", listing.shown())))
 }
 
 /// Open a file that a listing named a while ago.

@@ -198,7 +198,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.parquet");
         assert_eq!(numbered(&path, 7), folder.path().join("out-00007.parquet"));
-        for name in ["out-00002.parquet", ".out-00003.parquet.part", "out-x.parquet", "out.parquet", "other-00001.parquet"]
+        for name in
+            ["out-00002.parquet", ".out-00003.parquet.part", "out-x.parquet", "out.parquet", "other-00001.parquet"]
         {
             std::fs::write(folder.path().join(name), "").unwrap();
         }

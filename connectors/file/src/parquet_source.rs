@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::FileSource;
 use crate::entry::Entries;
 use crate::errors::{could_not, state_value};
-use crate::identity::{FileId, Mark};
+use crate::identity::Mark;
 use crate::listing::Listing;
 use crate::open::{list_or_fail, open_listed};
 
@@ -121,11 +121,8 @@ fn open_reader(
     let row_bytes = (bytes / total.max(1)).max(1);
     let fitting = usize::try_from(limits.bytes.0 / row_bytes).unwrap_or(usize::MAX);
     let offset = usize::try_from(skip - skipped.min(skip)).unwrap_or(usize::MAX);
-    let reader = builder
-        .with_row_groups(wanted)
-        .with_offset(offset)
-        .with_batch_size(limits.rows.min(fitting).max(1))
-        .build()?;
+    let reader =
+        builder.with_row_groups(wanted).with_offset(offset).with_batch_size(limits.rows.min(fitting).max(1)).build()?;
     Ok((reader, total))
 }
 

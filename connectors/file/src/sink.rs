@@ -54,6 +54,8 @@ pub(crate) struct FileWriter {
     torn: bool,
     /// The file's entry in its folder is not yet on disk.
     created: bool,
+    /// Something of the file's content or length is not yet on disk.
+    dirty: bool,
     buffer: Vec<u8>,
 }
 
@@ -82,7 +84,7 @@ impl FileWriter {
         let lines = format != Format::Raw;
         let length = end_last_line(&file, lines).map_err(|error| could_not("prepare", &path, error))?;
         let metadata = file.metadata().map_err(|error| could_not("look at", &path, error))?;
-        let rows = RowWriter::new(format, &config.csv, config.value.clone(), columns);
+        let rows = RowWriter::new(format, &config.csv, config.value.as_deref(), columns);
         let mut writer = FileWriter {
             path,
             file: Arc::new(file),
@@ -93,6 +95,7 @@ impl FileWriter {
             flushed: length,
             torn: false,
             created,
+            dirty: true,
             buffer: Vec::new(),
         };
         writer.learn_columns()?;
@@ -128,11 +131,17 @@ impl FileWriter {
         Ok(())
     }
 
-    async fn sync(&self) -> Result<(), ConnectorError> {
+    async fn sync(&mut self) -> Result<(), ConnectorError> {
+        if !self.dirty {
+            return Ok(());
+        }
         let file = self.file.clone();
         let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
         match synced {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.dirty = false;
+                Ok(())
+            }
             Ok(Err(error)) => Err(fatal(could_not("bring to disk", &self.path, error))),
             Err(error) => Err(fatal(could_not("bring to disk", &self.path, error))),
         }
@@ -155,7 +164,8 @@ impl FileWriter {
         let mut length = start;
         if deleted && self.length > self.flushed {
             // No name leads to the rows since the last flush any more, but the open file still has them.
-            let header = if start == 0 { self.rows.header() } else { Vec::new() };
+            // They begin with the header only if none of the file was confirmed.
+            let header = if start == 0 && self.flushed > 0 { self.rows.header() } else { Vec::new() };
             if let Err(error) = carry_over(&self.file, self.flushed..self.length, &header, &file) {
                 let cut = cut_back(&file, start);
                 return Err(fail(cut.err().unwrap_or(error)));
@@ -169,6 +179,7 @@ impl FileWriter {
         self.flushed = start;
         self.created = created;
         self.torn = false;
+        self.dirty = true;
         self.learn_columns()
     }
 }
@@ -178,6 +189,7 @@ impl Sink for FileWriter {
     async fn write(&mut self, batch: &Batch) -> Result<Vec<FailedRow>, ConnectorError> {
         self.mend()?;
         self.look()?;
+        self.dirty = true;
         self.buffer.clear();
         let failed = self.rows.encode(batch, self.length == 0, &mut self.buffer)?;
         // One call for the whole batch; the file is open for appending, so it goes to the end wherever that is.
@@ -195,9 +207,7 @@ impl Sink for FileWriter {
     async fn flush(&mut self) -> Result<Flushed, ConnectorError> {
         self.mend()?;
         self.look()?;
-        if self.length > self.flushed {
-            self.sync().await?;
-        }
+        self.sync().await?;
         if self.was_moved()? {
             self.begin_anew()?;
             self.sync().await?;
@@ -206,8 +216,8 @@ impl Sink for FileWriter {
             sync_folder(&self.path).map_err(|error| could_not("bring to disk the folder of", &self.path, error))?;
             self.created = false;
         }
-        let mark = Mark::new(&self.file, self.id, self.length)
-            .map_err(|error| could_not("read back", &self.path, error))?;
+        let mark =
+            Mark::new(&self.file, self.id, self.length).map_err(|error| could_not("read back", &self.path, error))?;
         self.flushed = self.length;
         let state = State { path: self.path.clone(), mark, columns: self.rows.columns() };
         Ok(Flushed { failed: Vec::new(), state: Some(state_value(&state)?) })
