@@ -17,5 +17,7 @@ mod rows;
 mod sink;
 mod source;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 pub use config::{FileFormat, FileSink, FileSource};
