@@ -52,15 +52,6 @@ pub trait Source: Send {
         Ok(())
     }
 
-    /// The pipeline stops in good order: stop taking rows from outside, and give those that were taken and not handed out
-    /// yet. Only needed where they could not be taken again (a socket's). [`Source::next`] is not called afterwards.
-    ///
-    /// # Errors
-    /// The pipeline ends as after a crash, from its last checkpoint.
-    async fn finish(&mut self) -> Result<Vec<Batch>, ConnectorError> {
-        Ok(Vec::new())
-    }
-
     /// How far a finite source is, where it can be known.
     fn progress(&self) -> Option<Progress> {
         None

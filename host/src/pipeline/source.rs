@@ -117,14 +117,15 @@ impl SourceTask {
 
     /// Rows that a source took from outside and can't take again (a socket's) go out before the last barrier.
     async fn drain(&mut self) -> Result<(), RunError> {
-        match self.source.finish().await {
-            Ok(batches) => {
-                for batch in batches {
-                    self.send(batch).await?;
-                }
-                Ok(())
+        if !self.source.stop() {
+            return Ok(());
+        }
+        loop {
+            match self.source.next().await {
+                Ok(Event::Batch(batch)) => self.send(batch).await?,
+                Ok(Event::End) => return Ok(()),
+                Err(error) => return Err(RunError::connector(STAGE, &error)),
             }
-            Err(error) => Err(RunError::connector(STAGE, &error)),
         }
     }
 
