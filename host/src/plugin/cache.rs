@@ -52,7 +52,11 @@ impl Cache {
         let path = self.file(hash);
         match self.try_load(engine, &path, hash) {
             Ok(component) => Some(component),
-            Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => None,
+            Err(error)
+                if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) =>
+            {
+                None
+            }
             Err(error) => {
                 tracing::warn!(path = %path.display(), "compiled code is not usable, compiling again: {error}");
                 None

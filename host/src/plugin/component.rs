@@ -126,7 +126,9 @@ impl Compiled {
     fn link(&self, linker: &Linker<GuestState>, grants: LinkedGrants) -> Result<Linked, String> {
         let differs = |error: wasmtime::Error| {
             let contract = &self.contract;
-            format!("it does not fit contract {CONTRACT_VERSION} (it says {contract}): rebuild it with this host's wit/plugin.wit: {error:#}")
+            format!(
+                "it does not fit contract {CONTRACT_VERSION} (it says {contract}): rebuild it with this host's wit/plugin.wit: {error:#}"
+            )
         };
         let linker = linker::granted_linker(linker, &self.component, grants).map_err(differs)?;
         let instance = linker.instantiate_pre(&self.component).map_err(differs)?;

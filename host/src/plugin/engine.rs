@@ -103,9 +103,9 @@ impl Host {
     /// # Errors
     /// See [`Host::load`].
     pub fn load_bytes(&self, path: &Path, bytes: &[u8]) -> Result<Arc<Plugin>, PluginError> {
-        let compiled = self
-            .compiled(bytes)
-            .map_err(|message| PluginError::new(PluginErrorKind::File, format!("plugin {}", path.display()), message))?;
+        let compiled = self.compiled(bytes).map_err(|message| {
+            PluginError::new(PluginErrorKind::File, format!("plugin {}", path.display()), message)
+        })?;
         Ok(Arc::new(Plugin::new(self.clone(), path.to_owned(), compiled)))
     }
 
@@ -115,8 +115,7 @@ impl Host {
             let mut all = self.shared.compiled.lock().unwrap_or_else(PoisonError::into_inner);
             // Nobody compiles them (that is a second owner), and nobody uses them.
             all.retain(|_, entry| {
-                Arc::strong_count(entry) > 1
-                    || entry.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0
+                Arc::strong_count(entry) > 1 || entry.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0
             });
             all.entry(hash).or_default().clone()
         };
@@ -230,7 +229,10 @@ mod tests {
         let cut = message(&host, b"\0asm\x0d\0\x01\0\x01");
         assert!(cut.starts_with("plugin x.wasm: it is not a valid WebAssembly component: "), "{cut}");
         let missing = host.load(Path::new("/nowhere/x.wasm")).unwrap_err();
-        assert_eq!(missing.to_string(), "plugin /nowhere/x.wasm: it can't be read: No such file or directory (os error 2)");
+        assert_eq!(
+            missing.to_string(),
+            "plugin /nowhere/x.wasm: it can't be read: No such file or directory (os error 2)"
+        );
     }
 
     #[test]

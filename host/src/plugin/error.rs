@@ -82,6 +82,13 @@ pub(crate) struct NotGranted {
     pub(crate) grant: &'static str,
 }
 
+/// A limit on what a call returns, and the key that sets it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    pub(crate) size: ByteSize,
+    pub(crate) key: &'static str,
+}
+
 /// How a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -123,7 +130,7 @@ impl Failure {
 
     /// From what wasmtime says of a call that did not return. `said` is what the guest wrote during the call: its
     /// panic message, if it had the time.
-    pub(crate) fn of_call(error: &wasmtime::Error, output_limit: ByteSize, said: &[String]) -> Self {
+    pub(crate) fn of_call(error: &wasmtime::Error, output_limit: Limit, said: &[String]) -> Self {
         let (cause, mut message) = if let Some(error) = error.downcast_ref::<TimeExceeded>() {
             (Cause::Time, error.to_string())
         } else if let Some(error) = error.downcast_ref::<MemoryExceeded>() {
@@ -131,14 +138,17 @@ impl Failure {
         } else if let Some(error) = error.downcast_ref::<NotGranted>() {
             (Cause::NotGranted, error.to_string())
         } else if is_fuel_exhausted(error) {
-            let message = format!("it returned more than {output_limit} (raise limits.output if it needs more)");
+            let Limit { size, key } = output_limit;
+            let message = format!("it returned more than {size} (raise {key} if it needs more)");
             (Cause::Size, message)
         } else if let Some(trap) = error.downcast_ref::<wasmtime::Trap>() {
             (Cause::Trapped, format!("it trapped: {}", describe_trap(*trap)))
+        } else if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
+            (Cause::Trapped, format!("it called `exit({})`", exit.0))
         } else {
             // A value that is no value of its type (text that is not UTF-8, a list outside memory), or an error
             // of a host function.
-            (Cause::Trapped, format!("it failed: {}", error.root_cause()))
+            (Cause::Nonsense, format!("it failed: {}", error.root_cause()))
         };
         if cause == Cause::Trapped
             && let Some(function) = function_at_fault(error)

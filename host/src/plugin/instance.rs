@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use acequia_connector_api::{ByteSize, ColumnType, RowSchema};
+use acequia_connector_api::{ColumnType, RowSchema};
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -12,7 +12,7 @@ use super::bindings::{state, tick, transform, types};
 use super::capture::Capture;
 use super::component::Linked;
 use super::engine::Host;
-use super::error::{Failure, PluginError, PluginErrorKind};
+use super::error::{Failure, Limit, PluginError, PluginErrorKind};
 use super::limits::{CallClock, MemoryLimiter, with_deadline};
 use super::linker::wasi_context;
 use super::ticker::Ticker;
@@ -68,8 +68,9 @@ pub(crate) struct Instance {
     clock: Arc<CallClock>,
     ticker: Arc<Ticker>,
     capture: Capture,
-    output_limit: ByteSize,
-    memory_limit: ByteSize,
+    output_limit: Limit,
+    /// Also the limit of a snapshot.
+    memory_limit: Limit,
     /// Memory after `configure`.
     at_rest: u64,
 }
@@ -102,6 +103,7 @@ impl Instance {
             .map_err(|message| recipe.error(PluginErrorKind::Grant, message))?;
         let limits = recipe.limits;
         let memory = MemoryLimiter::new(limits.memory);
+        let output_limit = Limit { size: limits.output, key: "limits.output" };
         let guest = GuestState { wasi, table: ResourceTable::new(), memory, capture: capture.clone() };
         let mut store = Store::new(recipe.host.engine(), guest);
         store.limiter(|guest| &mut guest.memory);
@@ -118,7 +120,7 @@ impl Instance {
             with_deadline(&clock, recipe.linked.instance.instantiate_async(&mut store)).await
         };
         let cannot_start = |error: wasmtime::Error| {
-            let failure = Failure::of_call(&error, limits.output, &capture.end_call());
+            let failure = Failure::of_call(&error, output_limit, &capture.end_call());
             recipe.error(PluginErrorKind::Start, format!("no instance can be made: {}", failure.message))
         };
         let instance = started.map_err(cannot_start)?;
@@ -134,8 +136,8 @@ impl Instance {
             clock,
             ticker,
             capture,
-            output_limit: limits.output,
-            memory_limit: limits.memory,
+            output_limit,
+            memory_limit: Limit { size: limits.memory, key: "limits.memory" },
             at_rest: 0,
         })
     }
@@ -148,7 +150,7 @@ impl Instance {
     /// Three quarters of what it may have beyond what it needs at rest are in use. A guest that keeps nothing between
     /// batches is then better replaced than run into its limit, by a leak or by one unusual batch.
     pub(crate) fn is_worn(&self) -> bool {
-        let room = self.memory_limit.0.saturating_sub(self.at_rest);
+        let room = self.memory_limit.size.0.saturating_sub(self.at_rest);
         self.memory() > self.at_rest + room / 4 * 3
     }
 
@@ -193,10 +195,10 @@ impl Instance {
         self.begin();
         let Some(state) = &self.state else { return Ok(None) };
         let _running = self.ticker.run();
-        self.store.set_hostcall_fuel(self.memory_limit.as_usize());
+        self.store.set_hostcall_fuel(self.memory_limit.size.as_usize());
         let result = with_deadline(&self.clock, state.call_snapshot(&mut self.store)).await;
-        self.store.set_hostcall_fuel(self.output_limit.as_usize());
-        result.map(Some).map_err(|error| self.failure(&error))
+        self.store.set_hostcall_fuel(self.output_limit.size.as_usize());
+        result.map(Some).map_err(|error| Failure::of_call(&error, self.memory_limit, &self.capture.end_call()))
     }
 
     /// Call `restore`, if there is one.

@@ -7,8 +7,8 @@
 //! 2. [`Plugin::start`] makes an instance in a store of its own ([`instance`]), configures it, checks its plan against
 //!    what is known of the rows ([`plan`]), restores its snapshot, and returns a [`PluginTransform`].
 //! 3. For each batch, the transform gives the guest the columns that the plan names, cast to the types that it wants
-//!    ([`transform`], [`to_guest`]); what comes back is checked as the untrusted data it is ([`from_guest`]), and only
-//!    then used.
+//!    ([`prepare`], [`to_guest`]); what comes back is checked as the untrusted data it is ([`from_guest`]), and only
+//!    then used ([`assemble`]).
 //!
 //! What keeps a guest from doing harm:
 //!
@@ -22,6 +22,7 @@
 //! - **Failure.** An instance that failed in any way is never entered again: a new one takes its place. Rows that make a
 //!   guest trap are found by bisecting the batch ([`retry`]); the other rows go on.
 
+mod assemble;
 mod bindings;
 mod cache;
 mod capture;
@@ -33,6 +34,7 @@ mod instance;
 mod limits;
 mod linker;
 mod plan;
+mod prepare;
 mod retry;
 mod ticker;
 mod to_guest;
