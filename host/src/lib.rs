@@ -6,4 +6,5 @@ pub mod config {
 }
 pub mod daemon;
 pub mod pipeline;
+pub mod plugin;
 pub mod state;
