@@ -1,9 +1,7 @@
 //! The daemon, as a library: the binary, the benchmarks and the tests are built on it.
 
-pub mod config {
-    //! TOML to pipelines.
-    pub mod model;
-}
+pub mod config;
+pub mod connectors;
 pub mod daemon;
 pub mod pipeline;
 pub mod plugin;

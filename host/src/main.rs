@@ -1,1 +1,2 @@
+//! The `acequia` command.
 fn main() {}

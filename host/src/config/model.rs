@@ -19,6 +19,8 @@ pub struct PipelineConfig {
     pub path: PathBuf,
     /// Its text, for diagnostics that only turn up when a plugin is loaded.
     pub text: Arc<str>,
+    /// What the key `description` says, for people.
+    pub description: Option<String>,
     /// The source.
     pub source: SourceStage,
     /// The transforms, in order.
@@ -45,7 +47,8 @@ pub struct SourceStage {
 /// One `[[sink]]` table, or `[errors.dead_letter]`.
 #[derive(Clone, Debug)]
 pub struct SinkStage {
-    /// `file`, and `file-2` for the second of its type: names the stage in messages, metrics and checkpoints.
+    /// `file`, and `file-2` for the second of its type; `dead-letter` for `[errors.dead_letter]`: names the stage in
+    /// messages, metrics and checkpoints.
     pub id: String,
     /// The connector.
     pub spec: Arc<dyn SinkSpec>,

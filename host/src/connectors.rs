@@ -1,0 +1,20 @@
+//! The connectors of this build. A new one is a crate, a Cargo feature and a line here.
+
+use acequia_connector_api::Registry;
+
+/// Every connector that this build has.
+pub fn registry() -> Registry {
+    #[allow(unused_mut, reason = "a build without any connector is legal")]
+    let mut registry = Registry::default();
+    #[cfg(feature = "blackhole")]
+    registry.sink::<acequia_connector_blackhole::BlackholeSink>();
+    #[cfg(feature = "console")]
+    registry.sink::<acequia_connector_console::ConsoleSink>();
+    #[cfg(feature = "file")]
+    registry.source::<acequia_connector_file::FileSource>().sink::<acequia_connector_file::FileSink>();
+    #[cfg(feature = "rate")]
+    registry.source::<acequia_connector_rate::RateSource>();
+    #[cfg(feature = "socket")]
+    registry.source::<acequia_connector_socket::SocketSource>();
+    registry
+}
