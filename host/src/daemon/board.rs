@@ -34,6 +34,7 @@ pub struct Board {
     pass: Mutex<Pass>,
     passes: AtomicU64,
     ready: AtomicBool,
+    beat_at: AtomicU64,
     reload: mpsc::Sender<ReloadRequest>,
 }
 
@@ -47,6 +48,7 @@ impl Board {
             pass: Mutex::default(),
             passes: AtomicU64::new(0),
             ready: AtomicBool::new(false),
+            beat_at: AtomicU64::new(now_millis()),
             reload,
         };
         (Arc::new(board), requests)
@@ -106,6 +108,16 @@ impl Board {
     /// The first pass is done; or the daemon is on its way out.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+    }
+
+    /// The daemon's own loop came round.
+    pub fn beat(&self) {
+        self.beat_at.store(now_millis(), Ordering::Relaxed);
+    }
+
+    /// When the daemon's own loop last came round, milliseconds since the epoch.
+    pub fn beat_at(&self) -> u64 {
+        self.beat_at.load(Ordering::Relaxed)
     }
 
     /// Ask for a pass over the directories, and wait for what becomes of it. `None`: the daemon is on its way out.

@@ -188,10 +188,14 @@ impl Builder {
         let path = state.join("dead-letters").join(format!("{}.jsonl", config.name));
         let missing = |message: String| {
             let problem = Diagnostic::of_file(&config.path, message);
-            Diagnostics::from(problem.help("name a sink for them in [errors.dead_letter], or set on_error to skip or stop"))
+            Diagnostics::from(
+                problem.help("name a sink for them in [errors.dead_letter], or set on_error to skip or stop"),
+            )
         };
         let Some(kind) = self.registry.find_sink("file") else {
-            return Err(missing("there is no place for dead letters: this acequia was built without the `file` sink".to_owned()));
+            return Err(missing(
+                "there is no place for dead letters: this acequia was built without the `file` sink".to_owned(),
+            ));
         };
         let path = std::path::absolute(&path).unwrap_or(path);
         let table = toml::Value::from(toml::Table::from_iter([(
@@ -200,12 +204,7 @@ impl Builder {
         )]));
         let spec = toml::de::ValueDeserializer::parse(&table.to_string()).and_then(|table| kind.parse(table));
         let spec = spec.map_err(|error| missing(format!("there is no place for dead letters: {error}")))?;
-        Ok(SinkStage {
-            id: DEAD_LETTERS.to_owned(),
-            spec,
-            place: 0..0,
-            hash: format!("default {}", path.display()),
-        })
+        Ok(SinkStage { id: DEAD_LETTERS.to_owned(), spec, place: 0..0, hash: format!("default {}", path.display()) })
     }
 }
 
@@ -228,7 +227,9 @@ fn explain(config: &PipelineConfig, stage: &TransformStage, error: &PluginError)
     let named = stage.config_places.iter().find(|(key, _)| error.message.contains(&format!("`{key}`")));
     let place = match error.kind {
         PluginErrorKind::File => stage.plugin_place.clone(),
-        PluginErrorKind::Configure | PluginErrorKind::Plan => named.map_or(stage.place.clone(), |(_, place)| place.clone()),
+        PluginErrorKind::Configure | PluginErrorKind::Plan => {
+            named.map_or(stage.place.clone(), |(_, place)| place.clone())
+        }
         PluginErrorKind::Grant | PluginErrorKind::Start | PluginErrorKind::Restore => stage.place.clone(),
     };
     Diagnostic::in_config(config, place, format!("transform `{}`: {}", stage.id, error.message))

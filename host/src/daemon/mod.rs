@@ -50,7 +50,8 @@ impl RunOptions {
     /// # Errors
     /// If this machine can't run WebAssembly.
     pub fn builder(plugins: &[PathBuf], cache: Option<PathBuf>) -> anyhow::Result<Builder> {
-        let host = Host::new(&HostOptions { cache, ..HostOptions::default() }).context("the plugin host can't start")?;
+        let host =
+            Host::new(&HostOptions { cache, ..HostOptions::default() }).context("the plugin host can't start")?;
         Ok(Builder { registry: connectors::registry(), plugins: PluginPath::of_process(plugins), host })
     }
 }
@@ -106,14 +107,21 @@ pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> any
             () = tokio::time::sleep(BEAT) => continue,
         };
         let (reason, reply) = reason;
-        if reason == Reason::Asked && let Some(notifier) = &notifier {
+        if reason == Reason::Asked
+            && let Some(notifier) = &notifier
+        {
             notifier.reloading();
         }
         let pass = supervisor.pass(reason).await;
         watch.set(supervisor.watched());
         rescan = supervisor.next_scan();
         if reason == Reason::Asked {
-            tracing::info!(changed = pass.changed, errors = pass.errors.len(), generation = pass.generation, "reloaded");
+            tracing::info!(
+                changed = pass.changed,
+                errors = pass.errors.len(),
+                generation = pass.generation,
+                "reloaded"
+            );
         }
         if let Some(notifier) = &notifier {
             if reason == Reason::Asked {

@@ -35,7 +35,9 @@ pub(super) fn finished(supervisor: &Supervisor, once: bool, pass: &Pass) -> impl
             return std::future::pending().await;
         }
         if !finite.iter().any(|finite| *finite) && !broken {
-            tracing::error!("--once needs a source that ends, and none of these does: give `rows` to a rate source, or leave `follow` out of a file source");
+            tracing::error!(
+                "--once needs a source that ends, and none of these does: give `rows` to a rate source, or leave `follow` out of a file source"
+            );
             return ExitCode::from(FAILED);
         }
         let pipelines: Vec<_> = statuses.into_iter().zip(finite).collect();

@@ -238,7 +238,8 @@ impl Supervisor {
                 continue;
             }
             let rejected = self.rejected.get(&name);
-            if reason != Reason::Asked && rejected.is_some_and(|rejected| rejected.print.as_ref() == Some(&built.print)) {
+            if reason != Reason::Asked && rejected.is_some_and(|rejected| rejected.print.as_ref() == Some(&built.print))
+            {
                 errors.push((name, rejected.map(|rejected| rejected.message.clone()).unwrap_or_default()));
                 continue;
             }
@@ -322,11 +323,12 @@ impl Supervisor {
         }
         let status = self.board.status_of(name);
         let runs = self.running.contains_key(name);
-        tracing::error!(pipeline = name, "{}\n{}", if runs {
-            "the changed file can't be used; what ran before goes on"
-        } else {
-            "the file can't be used"
-        }, problems.render(false));
+        tracing::error!(
+            pipeline = name,
+            "{}\n{}",
+            if runs { "the changed file can't be used; what ran before goes on" } else { "the file can't be used" },
+            problems.render(false)
+        );
         status.update(|facts| facts.reload = Some(reload("rejected", Some(rejected.message.clone()))));
         if !runs {
             status.trouble(&rejected.message);
