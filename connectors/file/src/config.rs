@@ -161,9 +161,9 @@ schema = { name = "text", age = "int64" }
 /// Writes rows to a file, each exactly once.
 ///
 /// The file's length is part of the pipeline's checkpoint: after a crash the file is cut back to it, and the rows after
-/// it come again. A file that is there before the pipeline first runs is appended to. A file that is renamed (rotation)
-/// or deleted while the pipeline runs is begun anew at the next checkpoint; what was not yet confirmed of a deleted one
-/// is carried over.
+/// it come again. A file that is there before the pipeline first runs is appended to; a last line of it without a line
+/// break gets one, so that no row runs into it. A file that is renamed (rotation) or deleted while the pipeline runs is
+/// begun anew at the next checkpoint; what was not yet confirmed of a deleted one is carried over.
 ///
 /// A Parquet file can't be cut back at any place, so `out.parquet` becomes `out-00001.parquet`, `out-00002.parquet` and
 /// so on, one for each checkpoint that had rows; files beyond the last checkpoint are deleted on a restart. With

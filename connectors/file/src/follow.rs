@@ -47,11 +47,19 @@ impl Reader {
             if self.tails.iter().any(|tail| tail.path == path) {
                 continue;
             }
-            match self.open_tail(path) {
-                Ok(tail) => self.tails.push(tail),
+            match self.open_tail(path.clone()) {
+                Ok(tail) => {
+                    self.left_out.remove(&path);
+                    self.tails.push(tail);
+                }
+                // Gone again already.
+                Err(_) if !path.exists() => {}
+                Err(error) if matches!(self.listing, Listing::One(_)) => return Err(error),
                 Err(error) => {
-                    // Gone again already, or not ours to read: the other files must not wait for it.
-                    tracing::warn!(%error, "a file that would be followed is left out for now");
+                    // The other files must not wait for it. Said once, tried each time.
+                    if self.left_out.insert(path) {
+                        tracing::warn!(%error, "a file that matches the pattern is left out for now");
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! reads them by turns. Reading is plain and blocking, a chunk at a time: a local file answers at once, and between two
 //! chunks other pipelines get the thread.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ pub(crate) struct Reader {
     turn: usize,
     /// When the names are looked at again.
     pub(crate) next_scan: Instant,
+    /// Following: files that match and can't be opened.
+    pub(crate) left_out: HashSet<PathBuf>,
     /// What the stored position knows of files that are not yet open.
     pub(crate) entries: Entries<Entry>,
     pub(crate) building: Building,
@@ -65,6 +67,11 @@ impl Reader {
         let listing = Listing::new(&context.base, &config.path);
         let mut position = position.cloned().unwrap_or_default();
         let (entries, todo, total) = if config.follow {
+            if let Listing::One(path) = &listing
+                && path.exists()
+            {
+                open_listed(path)?;
+            }
             (Entries::all(&position, Entry::mark), VecDeque::new(), 0)
         } else {
             let (files, total) = list_or_fail(&listing)?;
@@ -82,6 +89,7 @@ impl Reader {
             tails: Vec::new(),
             turn: 0,
             next_scan: Instant::now(),
+            left_out: HashSet::new(),
             entries,
             building,
             position,

@@ -1,6 +1,7 @@
 //! Tests of the connector as the engine sees it: configurations as TOML, batches, positions, states.
 
 mod columnar;
+mod crash;
 mod follow;
 mod sink;
 mod source;

@@ -276,6 +276,8 @@ async fn a_missing_file_is_named() {
         let Err(error) = opened else { panic!("{toml} was opened") };
         errors.push(error.to_string().replace(&folder.path().display().to_string(), "DIR"));
     }
+    let followed = source_config("path = 'folder'\nfollow = true").open(&context(folder.path(), 1), None).await;
+    assert!(followed.is_err(), "a folder is not followed in vain");
     assert_eq!(
         errors,
         [
