@@ -197,7 +197,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_real_pipe_whose_reader_has_gone() {
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let mut sink = ConsoleSink::new(ConsoleFormat::Table, "p", Output::new(writer), false);
         let error = sink.write(&batch(&[1])).await.unwrap_err();

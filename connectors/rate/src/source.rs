@@ -306,10 +306,10 @@ mod tests {
         let faster = config(10.0, None);
         let mut source = RateSource::start(&faster, BatchLimits::default(), Some(&source.position()), now).unwrap();
         let begin = Instant::now();
-        // Row 3 would have come at 3 s; it still does, and the rest follows every 100 ms.
-        assert_eq!(next(&mut source).await.unwrap(), [(3, NOW + 3_000_000)]);
-        assert!(begin.elapsed() <= Duration::from_secs(1));
-        assert_eq!(next(&mut source).await.unwrap(), [(4, NOW + 3_100_000)]);
+        // Row 2 was at 2 s. What follows does so every 100 ms.
+        assert_eq!(next(&mut source).await.unwrap(), [(3, NOW + 2_100_000)]);
+        assert_eq!(begin.elapsed(), Duration::from_millis(100));
+        assert_eq!(next(&mut source).await.unwrap(), [(4, NOW + 2_200_000)]);
         // A crash before the next checkpoint: the same rows again.
         let again = RateSource::start(&faster, BatchLimits::default(), Some(&source.position()), now).unwrap();
         assert_eq!(again.timeline, source.timeline);
@@ -324,10 +324,10 @@ mod tests {
         // 81,920,000 rows in no time: timestamps are 82 s ahead of the clock.
         let mut source = open(&config(1.0, None), Some(&source.position()));
         let begin = Instant::now();
-        let next_value = 10_000 * 8192;
-        assert_eq!(next(&mut source).await.unwrap(), [(next_value, NOW + next_value)]);
+        let last = 10_000 * 8192 - 1;
+        assert_eq!(next(&mut source).await.unwrap(), [(last + 1, NOW + last + 1_000_000)]);
         assert_eq!(begin.elapsed(), Duration::from_secs(1));
-        assert_eq!(next(&mut source).await.unwrap(), [(next_value + 1, NOW + next_value + 1_000_000)]);
+        assert_eq!(next(&mut source).await.unwrap(), [(last + 2, NOW + last + 2_000_000)]);
         assert_eq!(begin.elapsed(), Duration::from_secs(2));
     }
 

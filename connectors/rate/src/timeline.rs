@@ -35,12 +35,15 @@ impl Timeline {
         self.start.checked_add(Self::offset(self.rate, value)).is_some_and(|at| at < i64::MAX)
     }
 
-    /// The same timestamp for row `next`, but another rate from there on.
+    /// Another rate from row `next` on. The row before it keeps its timestamp, so that time goes on from there: at a higher
+    /// rate the next row need not wait for when it would have come, nor be ahead of the clock. Depends on nothing but what
+    /// is stored, so that a replay comes to the same.
     pub(crate) fn with_rate(self, rate: Rate, next: i64) -> Self {
         if rate == self.rate {
             return self;
         }
-        Timeline { start: self.at(next).saturating_sub(Self::offset(rate, next)), rate }
+        let last = next.saturating_sub(1).max(0);
+        Timeline { start: self.at(last).saturating_sub(Self::offset(rate, last)), rate }
     }
 
     /// The first row of `low..high` whose timestamp is after `limit`, or `high`.
@@ -126,9 +129,10 @@ mod tests {
     #[test]
     fn another_rate_goes_on_from_the_next_row() {
         let faster = THIRD.with_rate(Rate::PerSecond(1000.0), 3);
-        // Row 3 keeps its time, row 4 is a millisecond later.
-        assert_eq!(faster.column(3, 6), [1_001_000, 1_002_000, 1_003_000]);
-        assert_eq!(faster.with_rate(Rate::Max, 5).column(5, 7), [1_003_000, 1_003_001]);
+        // Row 2 is at 667,666; from there on they are a millisecond apart, and then a microsecond.
+        assert_eq!(faster.column(2, 5), [667_666, 668_666, 669_666]);
+        assert_eq!(faster.with_rate(Rate::Max, 5).column(4, 7), [669_666, 669_667, 669_668]);
+        assert_eq!(THIRD.with_rate(Rate::Max, 0).column(0, 2), [1_000, 1_001]);
         assert_eq!(THIRD.with_rate(Rate::PerSecond(3.0), 77), THIRD);
     }
 

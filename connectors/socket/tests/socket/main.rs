@@ -1,5 +1,7 @@
 //! The `socket` source against real sockets.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what tests share is test code too")]
+
 mod formats;
 mod lifecycle;
 mod lines;
