@@ -7,14 +7,14 @@ pub fn registry() -> Registry {
     #[allow(unused_mut, reason = "a build without any connector is legal")]
     let mut registry = Registry::default();
     #[cfg(feature = "blackhole")]
-    registry.sink::<acequia_connector_blackhole::BlackholeSink>();
+    registry.sink::<acequia_connector_blackhole::BlackholeConfig>();
     #[cfg(feature = "console")]
-    registry.sink::<acequia_connector_console::ConsoleSink>();
+    registry.sink::<acequia_connector_console::ConsoleConfig>();
     #[cfg(feature = "file")]
     registry.source::<acequia_connector_file::FileSource>().sink::<acequia_connector_file::FileSink>();
     #[cfg(feature = "rate")]
-    registry.source::<acequia_connector_rate::RateSource>();
+    registry.source::<acequia_connector_rate::RateConfig>();
     #[cfg(feature = "socket")]
-    registry.source::<acequia_connector_socket::SocketSource>();
+    registry.source::<acequia_connector_socket::SocketConfig>();
     registry
 }

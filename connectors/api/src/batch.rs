@@ -159,9 +159,9 @@ pub(crate) fn scalar_to_json(column: &dyn Array, kind: ColumnType, row: usize) -
         ColumnType::Boolean => column.as_boolean_opt().map(|array| array.value(row).into()),
         ColumnType::Int64 => column.as_primitive_opt::<Int64Type>().map(|array| array.value(row).into()),
         ColumnType::Float64 => column.as_primitive_opt::<Float64Type>().map(|array| array.value(row).into()),
-        ColumnType::Timestamp => column
-            .as_primitive_opt::<TimestampMicrosecondType>()
-            .map(|array| format_timestamp(array.value(row)).into()),
+        ColumnType::Timestamp => {
+            column.as_primitive_opt::<TimestampMicrosecondType>().map(|array| format_timestamp(array.value(row)).into())
+        }
         ColumnType::Text => column.as_string_opt::<i32>().map(|array| array.value(row).into()),
         ColumnType::Binary => column.as_binary_opt::<i32>().map(|array| base64(array.value(row)).into()),
         ColumnType::Json => column.as_string_opt::<i32>().map(|array| {
@@ -180,11 +180,14 @@ pub fn format_timestamp(micros: i64) -> String {
     let (year, month, day) = civil_from_days(days);
     let (seconds, fraction) = (of_day / 1_000_000, of_day % 1_000_000);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let sign = if (0..=9999).contains(&year) { "" } else if year < 0 { "-" } else { "+" };
-    format!(
-        "{sign}{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z",
-        year.unsigned_abs()
-    )
+    let sign = if (0..=9999).contains(&year) {
+        ""
+    } else if year < 0 {
+        "-"
+    } else {
+        "+"
+    };
+    format!("{sign}{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z", year.unsigned_abs())
 }
 
 /// Days since the epoch to year, month, day. Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms",

@@ -46,7 +46,8 @@ impl Secret {
         match self {
             Secret::Text(text) => Ok(ResolvedSecret(text.clone())),
             Secret::Env(EnvSecret { env }) => std::env::var(env).map(ResolvedSecret).map_err(|error| {
-                ConnectorError::failed(format!("the secret's environment variable `{env}` can't be read")).because(error)
+                ConnectorError::failed(format!("the secret's environment variable `{env}` can't be read"))
+                    .because(error)
             }),
             Secret::File(FileSecret { file }) => {
                 let path = context.path(file);

@@ -28,8 +28,8 @@ pub trait Sink: Send {
     /// was already taken of it. [`crate::Kind::Failed`]: the pipeline restarts from its checkpoint.
     async fn write(&mut self, batch: &Batch) -> Result<Vec<FailedRow>, ConnectorError>;
 
-    /// Make everything written so far safe in the target, and say so. Called at every barrier, and when the rows have
-    /// stopped for a moment. Once it has returned, the position after these rows may be stored (invariant 1).
+    /// Make everything written so far safe in the target, and say so. Called at every barrier. Once it has
+    /// returned, the position after these rows may be stored (invariant 1).
     ///
     /// # Errors
     /// As for `write`; a retry calls `flush` alone again.

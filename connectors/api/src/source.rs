@@ -57,6 +57,13 @@ pub trait Source: Send {
         None
     }
 
+    /// The pipeline is about to stop in good order (also to be replaced by a reload). A source that has taken rows which it
+    /// can't ask for again, such as a socket's, takes no more from outside and answers true: the engine then calls `next`
+    /// until [`Event::End`] before the last barrier, and these rows are not lost. Other sources have nothing to do.
+    fn stop(&mut self) -> bool {
+        false
+    }
+
     /// Give back what is held outside this process (a port, a place in a consumer group).
     async fn close(&mut self) {}
 }

@@ -75,9 +75,7 @@ impl ColumnType {
     pub fn arrow_field(self, name: &str, nullable: bool) -> ArrowField {
         let field = ArrowField::new(name, self.data_type(), nullable);
         match self {
-            ColumnType::Json => {
-                field.with_metadata(HashMap::from([(EXTENSION.to_owned(), JSON_EXTENSION.to_owned())]))
-            }
+            ColumnType::Json => field.with_metadata(HashMap::from([(EXTENSION.to_owned(), JSON_EXTENSION.to_owned())])),
             _ => field,
         }
     }

@@ -101,11 +101,11 @@ impl PipelineConfig {
 }
 
 /// Where two stages want what only one can have (a port to listen on, a file to write): one diagnostic for each but the
-/// first.
-pub fn conflicts(configs: &[PipelineConfig]) -> Vec<Diagnostic> {
+/// first, with the configuration that it is about.
+pub fn conflicts<'a>(configs: &[&'a PipelineConfig]) -> Vec<(&'a PipelineConfig, Diagnostic)> {
     let mut owners: BTreeMap<String, &PipelineConfig> = BTreeMap::new();
     let mut diagnostics = Vec::new();
-    for config in configs {
+    for &config in configs {
         for (what, place) in config.exclusive() {
             match owners.get(&what) {
                 None => {
@@ -119,7 +119,7 @@ pub fn conflicts(configs: &[PipelineConfig]) -> Vec<Diagnostic> {
                     };
                     let diagnostic = Diagnostic::in_config(config, place, format!("`{what}` is taken"))
                         .label(format!("{by} has it already"));
-                    diagnostics.push(diagnostic);
+                    diagnostics.push((config, diagnostic));
                 }
             }
         }

@@ -81,7 +81,7 @@ pub fn parse(text: &str, path: &Path, registry: &Registry, env: &Env) -> Result<
             errors: parts.errors,
             delivery: parts.delivery,
         };
-        diagnostics.extend(super::conflicts(std::slice::from_ref(&config)));
+        diagnostics.extend(super::conflicts(&[&config]).into_iter().map(|(_, diagnostic)| diagnostic));
         if diagnostics.is_empty() {
             return Ok(config);
         }
@@ -463,6 +463,7 @@ impl<'i> Reader<'_, 'i> {
             place,
             plugin_place,
             config_places,
+            unresolved: table.values().any(|value| self.parser.is_unknown(value)),
             hash,
         };
         complete.then_some((stage, parsed.name))

@@ -1,0 +1,143 @@
+//! What the daemon shows to the outside: the admin listener, systemd, the log.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::pipeline::status::{PipelineStatus, State, now_millis};
+
+/// What became of a pass over the directories.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Pass {
+    /// When it ended, milliseconds since the epoch.
+    pub at: u64,
+    /// Counts up with every pass that changed something.
+    pub generation: u64,
+    /// Pipelines started, swapped, restarted, stopped.
+    pub changed: usize,
+    /// What could not be used: file and message, as a person reads it.
+    pub errors: Vec<(String, String)>,
+}
+
+/// Somebody asks for a pass, and wants to know what became of it.
+pub type ReloadRequest = oneshot::Sender<Pass>;
+
+/// The shared view of a running daemon. Cheap to share; never held across an await.
+#[derive(Debug)]
+pub struct Board {
+    /// When the daemon started, milliseconds since the epoch.
+    pub started_at: u64,
+    pipelines: Mutex<BTreeMap<String, Arc<PipelineStatus>>>,
+    pass: Mutex<Pass>,
+    passes: AtomicU64,
+    ready: AtomicBool,
+    beat_at: AtomicU64,
+    reload: mpsc::Sender<ReloadRequest>,
+}
+
+impl Board {
+    /// An empty board; reload requests come out of the receiver.
+    pub fn new() -> (Arc<Self>, mpsc::Receiver<ReloadRequest>) {
+        let (reload, requests) = mpsc::channel(16);
+        let board = Board {
+            started_at: now_millis(),
+            pipelines: Mutex::default(),
+            pass: Mutex::default(),
+            passes: AtomicU64::new(0),
+            ready: AtomicBool::new(false),
+            beat_at: AtomicU64::new(now_millis()),
+            reload,
+        };
+        (Arc::new(board), requests)
+    }
+
+    /// Every pipeline by name, also those that have never run because their file is wrong.
+    pub fn pipelines(&self) -> BTreeMap<String, Arc<PipelineStatus>> {
+        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One pipeline.
+    pub fn pipeline(&self, name: &str) -> Option<Arc<PipelineStatus>> {
+        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// The status of a pipeline, made at its first mention.
+    pub fn status_of(&self, name: &str) -> Arc<PipelineStatus> {
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        pipelines.entry(name.to_owned()).or_insert_with(|| Arc::new(PipelineStatus::new(name))).clone()
+    }
+
+    /// The pipeline is gone, and so is its file.
+    pub fn forget(&self, name: &str) {
+        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// How many pipelines are in each state.
+    pub fn census(&self) -> BTreeMap<&'static str, usize> {
+        let mut census = BTreeMap::new();
+        for status in self.pipelines().values() {
+            *census.entry(status.facts().state.name()).or_insert(0) += 1;
+        }
+        census
+    }
+
+    /// The last pass over the directories.
+    pub fn pass(&self) -> Pass {
+        self.pass.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many passes there have been.
+    pub fn passes(&self) -> u64 {
+        self.passes.load(Ordering::Relaxed)
+    }
+
+    /// A pass has ended.
+    pub fn set_pass(&self, pass: Pass) {
+        *self.pass.lock().unwrap_or_else(PoisonError::into_inner) = pass;
+        self.passes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the first pass over the directories is done and the daemon is not on its way out.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// The first pass is done; or the daemon is on its way out.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// The daemon's own loop came round.
+    pub fn beat(&self) {
+        self.beat_at.store(now_millis(), Ordering::Relaxed);
+    }
+
+    /// When the daemon's own loop last came round, milliseconds since the epoch.
+    pub fn beat_at(&self) -> u64 {
+        self.beat_at.load(Ordering::Relaxed)
+    }
+
+    /// Ask for a pass over the directories, and wait for what becomes of it. `None`: the daemon is on its way out.
+    pub async fn reload(&self) -> Option<Pass> {
+        let (reply, answer) = oneshot::channel();
+        self.reload.send(reply).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Pipelines whose run has not come round for longer than `limit` milliseconds although it should have: what the
+    /// watchdog acts on. A pipeline that waits for a server or for rows comes round all the same.
+    pub fn hung(&self, limit: u64) -> Vec<String> {
+        let now = now_millis();
+        self.pipelines()
+            .into_iter()
+            .filter(|(_, status)| {
+                let alive = status.alive_at();
+                status.facts().state == State::Running && alive > 0 && now.saturating_sub(alive) > limit
+            })
+            .map(|(name, _)| name)
+            .collect()
+    }
+}

@@ -1,0 +1,295 @@
+//! From a pipeline's configuration to what a run is made of: plugins found, compiled and asked for their plans, columns
+//! checked from end to end. `validate` ends here; the daemon goes on.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use acequia_connector_api::{Registry, RowSchema};
+use async_trait::async_trait;
+
+use crate::config::plugins::PluginPath;
+use crate::config::{Diagnostic, Diagnostics, OnError, PipelineConfig, SinkStage, TransformStage, nearest};
+use crate::pipeline::transform::{Transform, TransformError};
+use crate::pipeline::{Setup, TransformFactory, dead_letter_schema};
+use crate::plugin::{Host, Plugin, PluginError, PluginErrorKind, StartOptions};
+
+/// The id of the dead letters' sink, also of the one that nobody configured.
+const DEAD_LETTERS: &str = "dead-letter";
+
+/// What builds pipelines.
+pub struct Builder {
+    /// The kinds of connector.
+    pub registry: Registry,
+    /// Where plugins are looked for.
+    pub plugins: PluginPath,
+    /// What runs them.
+    pub host: Host,
+}
+
+/// A pipeline whose plugins are compiled and whose plans fit together.
+pub struct Built {
+    /// What a run is made of.
+    pub setup: Arc<Setup>,
+    /// What tells two versions of it apart.
+    pub print: Print,
+    /// The plugin files, to be watched.
+    pub files: Vec<PathBuf>,
+}
+
+/// What tells two versions of a pipeline apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Print {
+    /// Everything but the transforms.
+    frame: String,
+    /// Each transform's table and plugin.
+    transforms: Vec<(String, String)>,
+}
+
+/// What a reload has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    None,
+    /// Only transforms differ: they are swapped in place.
+    Transforms,
+    /// The pipeline is restarted from a checkpoint.
+    Pipeline,
+}
+
+impl Print {
+    /// What it takes to come from `self` to `new`.
+    pub fn change(&self, new: &Print) -> Change {
+        if self == new {
+            Change::None
+        } else if self.frame == new.frame {
+            Change::Transforms
+        } else {
+            Change::Pipeline
+        }
+    }
+
+    /// Short and the same for the same pipeline: what status shows as its hash.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.frame.as_bytes());
+        for (table, plugin) in &self.transforms {
+            hasher.update(table.as_bytes());
+            hasher.update(plugin.as_bytes());
+        }
+        hasher.finalize().to_hex().chars().take(16).collect()
+    }
+}
+
+/// Plugins loaded in one pass, so that a thousand pipelines with one plugin read it once.
+pub type Loaded = HashMap<PathBuf, Result<Arc<Plugin>, String>>;
+
+impl Builder {
+    /// Find, compile and ask: everything short of opening connectors. `state` is the folder for dead letters that nobody
+    /// has given a place.
+    ///
+    /// # Errors
+    /// What is wrong, with places in the file.
+    pub async fn build(
+        &self,
+        config: &PipelineConfig,
+        state: Option<&Path>,
+        loaded: &mut Loaded,
+    ) -> Result<Built, Diagnostics> {
+        let mut problems = Diagnostics::default();
+        let mut factories: Vec<Arc<PluginFactory>> = Vec::new();
+        let mut files = Vec::new();
+        let mut transforms = Vec::new();
+        for stage in &config.transforms {
+            match self.load(config, stage, loaded).await {
+                Ok((file, plugin)) => {
+                    transforms.push((stage.hash.clone(), plugin.hash().to_hex().to_string()));
+                    files.push(file);
+                    factories.push(Arc::new(PluginFactory {
+                        pipeline: config.name.clone(),
+                        base: config.base(),
+                        stage: stage.clone(),
+                        plugin,
+                    }));
+                }
+                Err(found) => problems.0.extend(found.0),
+            }
+        }
+        if config.delivery.tasks > 1 {
+            let message = format!("a `{}` source can't be shared out among tasks", config.source.spec.type_name());
+            let problem = Diagnostic::in_config(config, config.source.place.clone(), message);
+            problems.0.push(problem.help("leave `delivery.tasks` at 1"));
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let output = plan(config, &factories).await?;
+        check_sinks(config, &output)?;
+
+        let dead_letter = match (config.errors.on_error, &config.errors.dead_letter) {
+            (OnError::DeadLetter, Some(stage)) => Some(stage.clone()),
+            (OnError::DeadLetter, None) => match state {
+                Some(state) => Some(self.default_dead_letter(config, state)?),
+                None => None,
+            },
+            _ => None,
+        };
+        let mut frame = blake3::Hasher::new();
+        frame.update(config.source.hash.as_bytes());
+        for sink in config.sinks.iter().chain(&dead_letter) {
+            frame.update(sink.id.as_bytes());
+            frame.update(sink.hash.as_bytes());
+        }
+        frame.update(format!("{:?} {:?} {:?}", config.errors.on_error, config.delivery, config.path).as_bytes());
+        let print = Print { frame: frame.finalize().to_hex().to_string(), transforms };
+        let setup = Setup {
+            name: config.name.clone(),
+            base: config.base(),
+            hash: print.hash(),
+            source: config.source.clone(),
+            transforms: factories.into_iter().map(|factory| factory as Arc<dyn TransformFactory>).collect(),
+            sinks: config.sinks.clone(),
+            on_error: config.errors.on_error,
+            dead_letter,
+            delivery: config.delivery,
+        };
+        Ok(Built { setup: Arc::new(setup), print, files })
+    }
+
+    async fn load(
+        &self,
+        config: &PipelineConfig,
+        stage: &TransformStage,
+        loaded: &mut Loaded,
+    ) -> Result<(PathBuf, Arc<Plugin>), Diagnostics> {
+        let file = self.plugins.resolve(config, stage)?;
+        if !loaded.contains_key(&file) {
+            let host = self.host.clone();
+            let path = file.clone();
+            // Compiling takes seconds for a large plugin: not on a thread that rows flow on.
+            let result = tokio::task::spawn_blocking(move || host.load(&path)).await;
+            let result = match result {
+                Ok(result) => result.map_err(|error| error.to_string()),
+                Err(error) => Err(format!("the compiler failed: {error}")),
+            };
+            loaded.insert(file.clone(), result);
+        }
+        match loaded.get(&file) {
+            Some(Ok(plugin)) => Ok((file, plugin.clone())),
+            Some(Err(message)) => {
+                Err(Diagnostic::in_config(config, stage.plugin_place.clone(), message.clone()).into())
+            }
+            None => Err(Diagnostic::in_config(config, stage.plugin_place.clone(), "the plugin was not loaded").into()),
+        }
+    }
+
+    /// A file in the state folder.
+    fn default_dead_letter(&self, config: &PipelineConfig, state: &Path) -> Result<SinkStage, Diagnostics> {
+        let path = state.join("dead-letters").join(format!("{}.jsonl", config.name));
+        let missing = |message: String| {
+            let problem = Diagnostic::of_file(&config.path, message);
+            Diagnostics::from(
+                problem.help("name a sink for them in [errors.dead_letter], or set on_error to skip or stop"),
+            )
+        };
+        let Some(kind) = self.registry.find_sink("file") else {
+            return Err(missing(
+                "there is no place for dead letters: this acequia was built without the `file` sink".to_owned(),
+            ));
+        };
+        let path = std::path::absolute(&path).unwrap_or(path);
+        let table = toml::Value::from(toml::Table::from_iter([(
+            "path".to_owned(),
+            toml::Value::from(path.to_string_lossy().into_owned()),
+        )]));
+        let spec = toml::de::ValueDeserializer::parse(&table.to_string()).and_then(|table| kind.parse(table));
+        let spec = spec.map_err(|error| missing(format!("there is no place for dead letters: {error}")))?;
+        Ok(SinkStage { id: DEAD_LETTERS.to_owned(), spec, place: 0..0, hash: format!("default {}", path.display()) })
+    }
+}
+
+/// Start every plugin once for the rows that the stage before it makes: does it take its configuration, and do the
+/// columns fit? Returns what is known of the last one's output.
+async fn plan(config: &PipelineConfig, factories: &[Arc<PluginFactory>]) -> Result<RowSchema, Diagnostics> {
+    let mut schema = config.source.spec.schema();
+    for factory in factories {
+        match factory.begin(&schema, None).await {
+            Ok(transform) => schema = transform.schema().clone(),
+            Err(error) => return Err(explain(config, &factory.stage, &error).into()),
+        }
+    }
+    Ok(schema)
+}
+
+/// A plugin's error, at the key that it is about.
+fn explain(config: &PipelineConfig, stage: &TransformStage, error: &PluginError) -> Diagnostic {
+    // A plugin names the key or the column at fault in backquotes, as a rule: then the caret goes there.
+    let named = stage.config_places.iter().find(|(key, _)| error.message.contains(&format!("`{key}`")));
+    let place = match error.kind {
+        PluginErrorKind::File => stage.plugin_place.clone(),
+        PluginErrorKind::Configure | PluginErrorKind::Plan => {
+            named.map_or(stage.place.clone(), |(_, place)| place.clone())
+        }
+        PluginErrorKind::Grant | PluginErrorKind::Start | PluginErrorKind::Restore => stage.place.clone(),
+    };
+    Diagnostic::in_config(config, place, format!("transform `{}`: {}", stage.id, error.message))
+}
+
+/// Does every sink find the columns that it names?
+fn check_sinks(config: &PipelineConfig, output: &RowSchema) -> Result<(), Diagnostics> {
+    let mut problems = Diagnostics::default();
+    let letters = dead_letter_schema();
+    let sinks = config.sinks.iter().map(|sink| (sink, output));
+    for (sink, schema) in sinks.chain(config.errors.dead_letter.iter().map(|sink| (sink, &letters))) {
+        for column in sink.spec.reads().unwrap_or_default() {
+            if schema.open || schema.field(&column).is_some() {
+                continue;
+            }
+            let names = || schema.fields.iter().map(|field| field.name.as_str());
+            let message = format!("sink `{}` reads column `{column}`, which no stage before it provides", sink.id);
+            let mut problem = Diagnostic::in_config(config, sink.place.clone(), message);
+            if let Some(name) = nearest(&column, names()) {
+                problem = problem.help(format!("did you mean `{name}`?"));
+            }
+            problems.0.push(problem.help(format!("columns there are: {}", names().collect::<Vec<_>>().join(", "))));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// A compiled plugin and one `[[transform]]` table.
+struct PluginFactory {
+    pipeline: String,
+    base: PathBuf,
+    stage: TransformStage,
+    plugin: Arc<Plugin>,
+}
+
+impl PluginFactory {
+    async fn begin(&self, input: &RowSchema, snapshot: Option<&[u8]>) -> Result<Box<dyn Transform>, PluginError> {
+        let options = StartOptions {
+            pipeline: &self.pipeline,
+            stage: &self.stage.id,
+            config: &self.stage.config,
+            limits: self.stage.limits,
+            grants: &self.stage.grants,
+            base: &self.base,
+            input,
+            snapshot,
+        };
+        Ok(Box::new(self.plugin.start(options).await?))
+    }
+}
+
+#[async_trait]
+impl TransformFactory for PluginFactory {
+    fn id(&self) -> &str {
+        &self.stage.id
+    }
+
+    async fn start(&self, input: &RowSchema, snapshot: Option<&[u8]>) -> Result<Box<dyn Transform>, TransformError> {
+        self.begin(input, snapshot)
+            .await
+            .map_err(|error| TransformError { message: error.to_string(), state_lost: false })
+    }
+}

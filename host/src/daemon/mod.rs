@@ -1,0 +1,182 @@
+//! The daemon: from directories of configurations to running pipelines.
+//!
+//! [`run`] takes the state folder, looks at the directories ([`supervisor`]), tells systemd that it is ready, and looks again
+//! whenever something may have changed ([`watch`]) or somebody asks.
+
+mod board;
+mod build;
+mod once;
+mod supervisor;
+pub mod systemd;
+mod watch;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use board::{Board, Pass, ReloadRequest};
+pub use build::{Builder, Built, Change, Loaded, Print};
+
+use crate::config::plugins::PluginPath;
+use crate::plugin::{Host, HostOptions};
+use crate::state::{StateLock, Store};
+use crate::{admin, connectors};
+use supervisor::{Reason, Supervisor};
+use systemd::Notifier;
+
+/// What `acequia run` is told.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Directories and files.
+    pub paths: Vec<PathBuf>,
+    /// The state folder.
+    pub state: PathBuf,
+    /// Folders with plugins, before the usual ones.
+    pub plugins: Vec<PathBuf>,
+    /// Where the admin listener listens, if anywhere.
+    pub listen: Option<SocketAddr>,
+    /// End when all finite sources have.
+    pub once: bool,
+}
+
+impl RunOptions {
+    /// The builder of pipelines that these options make.
+    ///
+    /// # Errors
+    /// If this machine can't run WebAssembly.
+    pub fn builder(plugins: &[PathBuf], cache: Option<PathBuf>) -> anyhow::Result<Builder> {
+        let host =
+            Host::new(&HostOptions { cache, ..HostOptions::default() }).context("the plugin host can't start")?;
+        Ok(Builder { registry: connectors::registry(), plugins: PluginPath::of_process(plugins), host })
+    }
+}
+
+/// Run until `shutdown` is done or, with `once`, until there is nothing left to do.
+///
+/// # Errors
+/// If the daemon itself can't start: its state folder, its listener, its engine. What is wrong with a pipeline is no error
+/// here: it is logged, shown in the status, and stops no other.
+pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> anyhow::Result<ExitCode> {
+    // Before anything else: a SIGHUP that comes before its handler would end the process.
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP can't be handled")?;
+    let notifier = Notifier::from_env();
+    let _lock = StateLock::take(&options.state)?;
+    let store = Store::open(&options.state)?;
+    let builder = RunOptions::builder(&options.plugins, Some(options.state.join("compiled")))?;
+    let (board, mut requests) = Board::new();
+    let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
+    let admin = match options.listen {
+        Some(address) => Some(serve(address, &options, &board, admin_stopped).await?),
+        None => None,
+    };
+    let mut supervisor = Supervisor::new(options.paths.clone(), builder, store, board.clone());
+    let mut watch = watch::Watch::new();
+    // Before the first pass, so that what changes during it is seen.
+    watch.set(supervisor.watched());
+    let pass = supervisor.pass(Reason::Start).await;
+    watch.set(supervisor.watched());
+    tracing::info!(pipelines = board.pipelines().len(), errors = pass.errors.len(), state = %options.state.display(), "ready");
+    board.set_ready(true);
+    if let Some(notifier) = &notifier {
+        notifier.ready(&summary(&board));
+    }
+    let watchdog = notifier.clone().map(|notifier| tokio::spawn(systemd::watchdog(notifier, board.clone())));
+
+    tokio::pin!(shutdown);
+    let finished = once::finished(&supervisor, options.once, &pass);
+    tokio::pin!(finished);
+    let mut code = ExitCode::SUCCESS;
+    let mut rescan = supervisor.next_scan();
+    loop {
+        board.beat();
+        let reason = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            outcome = &mut finished => {
+                code = outcome;
+                break;
+            }
+            Some(()) = hangup.recv() => (Reason::Asked, None),
+            Some(reply) = requests.recv() => (Reason::Asked, Some(reply)),
+            () = watch.changed(rescan), if !options.once => (Reason::Hint, None),
+            () = tokio::time::sleep(BEAT) => continue,
+        };
+        let (reason, reply) = reason;
+        if reason == Reason::Asked
+            && let Some(notifier) = &notifier
+        {
+            notifier.reloading();
+        }
+        let pass = supervisor.pass(reason).await;
+        watch.set(supervisor.watched());
+        rescan = supervisor.next_scan();
+        if reason == Reason::Asked {
+            tracing::info!(
+                changed = pass.changed,
+                errors = pass.errors.len(),
+                generation = pass.generation,
+                "reloaded"
+            );
+        }
+        if let Some(notifier) = &notifier {
+            if reason == Reason::Asked {
+                notifier.ready(&summary(&board));
+            } else {
+                notifier.status(&summary(&board));
+            }
+        }
+        if let Some(reply) = reply {
+            // Whoever asked may have hung up.
+            let _ = reply.send(pass);
+        }
+    }
+    board.set_ready(false);
+    if let Some(notifier) = &notifier {
+        notifier.stopping();
+    }
+    tracing::info!("stopping: delivering what is in flight");
+    supervisor.stop().await;
+    if let Some(watchdog) = watchdog {
+        watchdog.abort();
+    }
+    drop(stop_admin);
+    if let Some(admin) = admin {
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), admin).await;
+    }
+    tracing::info!("stopped");
+    Ok(code)
+}
+
+/// The longest that the daemon's own loop is silent: the watchdog wants to hear of it.
+const BEAT: std::time::Duration = std::time::Duration::from_secs(1);
+
+async fn serve(
+    address: SocketAddr,
+    options: &RunOptions,
+    board: &Arc<Board>,
+    stopped: tokio::sync::oneshot::Receiver<()>,
+) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    let listener = admin::bind(address).await?;
+    let info = admin::Info::new(options.state.clone());
+    let board = board.clone();
+    Ok(tokio::spawn(admin::serve(listener, board, info, async {
+        let _ = stopped.await;
+    })))
+}
+
+/// What `systemctl status` shows.
+fn summary(board: &Board) -> String {
+    let census = board.census();
+    if census.is_empty() {
+        return "no pipelines".to_owned();
+    }
+    let parts: Vec<String> = census.iter().map(|(state, count)| format!("{count} {}", state.to_lowercase())).collect();
+    let errors = board.pass().errors.len();
+    let errors = if errors == 0 { String::new() } else { format!("; {errors} files can't be used") };
+    format!("pipelines: {}{errors}", parts.join(", "))
+}

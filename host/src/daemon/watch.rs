@@ -1,0 +1,109 @@
+//! When to look at the directories again.
+//!
+//! An event of the file system is only a hint that something may have changed: what did is found by content. So that a
+//! hint which never came costs little, there is a slow re-scan as well.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// How long it must be quiet after an event: editors and deployments write in several steps.
+const QUIET: Duration = Duration::from_millis(50);
+/// How long events that do not end are waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often everything is looked at without any event.
+pub(super) const RESCAN: Duration = Duration::from_secs(5);
+
+/// Watches folders.
+pub(super) struct Watch {
+    watcher: Option<RecommendedWatcher>,
+    events: mpsc::Receiver<()>,
+    watched: BTreeSet<PathBuf>,
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        // One waiting event says as much as a thousand.
+        let (sender, events) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Reading a file is no change; without this, every pass would cause the next.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                let _ = sender.try_send(());
+            }
+        });
+        let watcher = match watcher {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                tracing::warn!(error = error.to_string(), "files can't be watched: changes are found every {RESCAN:?}");
+                None
+            }
+        };
+        Watch { watcher, events, watched: BTreeSet::new() }
+    }
+
+    /// Watch the folders of these paths and no others. A folder that is a symbolic link is watched where it points to,
+    /// and beside it, so that its swap is seen.
+    pub(super) fn set(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+        let mut wanted = BTreeSet::new();
+        for path in paths {
+            let path = std::path::absolute(&path).unwrap_or(path);
+            if path.is_dir() {
+                if let Ok(real) = path.canonicalize() {
+                    wanted.insert(real);
+                }
+                if !path.is_symlink() {
+                    continue;
+                }
+            }
+            if let Some(parent) = path.parent().and_then(|parent| parent.canonicalize().ok()) {
+                wanted.insert(parent);
+            }
+        }
+        let Some(watcher) = &mut self.watcher else { return };
+        for folder in self.watched.difference(&wanted) {
+            // It may be gone already, which is why it is no longer wanted.
+            let _ = watcher.unwatch(folder);
+        }
+        let mut watched = BTreeSet::new();
+        for folder in wanted {
+            if self.watched.contains(&folder) || watch(watcher, &folder) {
+                watched.insert(folder);
+            }
+        }
+        self.watched = watched;
+    }
+
+    /// Something may have changed, and it has been quiet since; or the time for a re-scan has come.
+    pub(super) async fn changed(&mut self, rescan: Instant) {
+        if self.watcher.is_none() {
+            tokio::time::sleep_until(rescan).await;
+            return;
+        }
+        tokio::select! {
+            _ = self.events.recv() => {
+                let patience = Instant::now() + PATIENCE;
+                while let Ok(Some(())) = tokio::time::timeout(QUIET, self.events.recv()).await {
+                    if Instant::now() >= patience {
+                        break;
+                    }
+                }
+            }
+            () = tokio::time::sleep_until(rescan) => {}
+        }
+    }
+}
+
+fn watch(watcher: &mut RecommendedWatcher, folder: &Path) -> bool {
+    match watcher.watch(folder, RecursiveMode::NonRecursive) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(folder = %folder.display(), error = error.to_string(),
+                "the folder can't be watched: changes in it are found every {RESCAN:?}");
+            false
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The transforms' task: the whole chain of a pipeline, between the source and the sinks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use acequia_connector_api::{Batch, FailedRow, RowSchema};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::dead_letters::FailureRoute;
+use super::error::{Remedy, RunError};
+use super::run::Report;
+use super::setup::TransformFactory;
+use super::source::STAGE as SOURCE;
+use super::status::{Counts, PipelineStatus, StageCounters};
+use super::transform::{Applied, Transform, TransformError};
+use super::{Barrier, Message};
+
+/// What the run tells the chain.
+pub(super) enum ChainCommand {
+    /// Put these transforms in the place of those that run, with their state, between two batches. If one of them can't
+    /// start, nothing changes.
+    Swap(Vec<Arc<dyn TransformFactory>>, oneshot::Sender<Result<(), RunError>>),
+    /// A run that began carefully is past the rows that made it careful.
+    Careless,
+}
+
+/// One transform that runs.
+struct Link {
+    id: String,
+    transform: Box<dyn Transform>,
+    counters: Arc<StageCounters>,
+    next_tick: Option<Instant>,
+    replaced: u64,
+}
+
+/// The transforms of a pipeline, started.
+pub(super) struct Chain {
+    links: Vec<Link>,
+    input: RowSchema,
+}
+
+impl Chain {
+    /// Start the transforms one after the other, each for the rows that the one before it makes, with the snapshot that
+    /// belongs to its id.
+    pub(super) async fn start(
+        factories: &[Arc<dyn TransformFactory>],
+        input: &RowSchema,
+        snapshots: &BTreeMap<String, Vec<u8>>,
+        status: &PipelineStatus,
+    ) -> Result<Self, RunError> {
+        let mut schema = input.clone();
+        let mut links = Vec::with_capacity(factories.len());
+        for factory in factories {
+            let id = factory.id().to_owned();
+            let transform = factory
+                .start(&schema, snapshots.get(&id).map(Vec::as_slice))
+                .await
+                .map_err(|error| RunError::new(&id, error.message))?;
+            schema = transform.schema().clone();
+            let next_tick = transform.tick_every().map(|every| Instant::now() + every);
+            let counters = status.stage(&id);
+            links.push(Link { id, transform, counters, next_tick, replaced: 0 });
+        }
+        Ok(Chain { links, input: input.clone() })
+    }
+
+    pub(super) fn set_careful(&mut self, careful: bool) {
+        for link in &mut self.links {
+            link.transform.set_careful(careful);
+        }
+    }
+
+    /// Run a batch through the transforms from `first` on. Returns the output and the rows that failed, by stage.
+    async fn apply(
+        &mut self,
+        mut batch: Batch,
+        first: usize,
+    ) -> Result<(Batch, Vec<(String, Vec<FailedRow>)>), RunError> {
+        let mut failures = Vec::new();
+        for link in self.links.iter_mut().skip(first) {
+            if batch.is_empty() {
+                break;
+            }
+            let rows_in = batch.len() as u64;
+            let applied = link.transform.apply(batch).await.map_err(|error| link.failed(&error))?;
+            let (output, failed) = link.count(rows_in, applied);
+            if !failed.is_empty() {
+                failures.push((link.id.clone(), failed));
+            }
+            batch = output;
+        }
+        Ok((batch, failures))
+    }
+
+    async fn snapshots(&mut self) -> Result<BTreeMap<String, Vec<u8>>, RunError> {
+        let mut snapshots = BTreeMap::new();
+        for link in &mut self.links {
+            if let Some(snapshot) = link.transform.snapshot().await.map_err(|error| link.failed(&error))? {
+                snapshots.insert(link.id.clone(), snapshot);
+            }
+        }
+        Ok(snapshots)
+    }
+
+    /// The first transform whose tick is due, and when the next is.
+    fn next_tick(&self) -> Option<(usize, Instant)> {
+        let ticks = self.links.iter().enumerate().filter_map(|(index, link)| Some((index, link.next_tick?)));
+        ticks.min_by_key(|(_, at)| *at)
+    }
+}
+
+impl Link {
+    fn failed(&self, error: &TransformError) -> RunError {
+        let remedy = if error.state_lost { Remedy::Careful } else { Remedy::Retry };
+        RunError::new(&self.id, error.message.clone()).with(remedy)
+    }
+
+    fn count(&mut self, rows_in: u64, applied: Applied) -> (Batch, Vec<FailedRow>) {
+        let Applied { mut batch, dropped, added } = applied;
+        let failed = std::mem::take(&mut batch.failed);
+        self.counters.add(Counts { rows_in, rows_out: batch.len() as u64, dropped, added, dead: failed.len() as u64 });
+        let replaced = self.transform.replaced();
+        self.counters.replaced(self.replaced, replaced);
+        self.replaced = replaced;
+        (batch, failed)
+    }
+}
+
+/// The chain's task.
+pub(super) struct ChainTask {
+    pub(super) chain: Chain,
+    pub(super) input: mpsc::Receiver<Message>,
+    pub(super) commands: mpsc::Receiver<ChainCommand>,
+    pub(super) outputs: Vec<mpsc::Sender<Message>>,
+    pub(super) failures: FailureRoute,
+    pub(super) reports: mpsc::Sender<Report>,
+    pub(super) status: Arc<PipelineStatus>,
+}
+
+const CHAIN: &str = "transforms";
+
+fn gone() -> RunError {
+    RunError::new(CHAIN, "the next stage has ended")
+}
+
+impl ChainTask {
+    pub(super) async fn run(mut self) -> Result<(), RunError> {
+        loop {
+            let tick = self.chain.next_tick();
+            let due = async {
+                match tick {
+                    Some((_, at)) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(command).await,
+                    None => return Ok(()),
+                },
+                () = due => if let Some((index, _)) = tick {
+                    self.tick(index).await?;
+                },
+                message = self.input.recv() => match message {
+                    Some(Message::Batch(batch)) => self.batch(batch).await?,
+                    Some(Message::Barrier(barrier)) => {
+                        self.barrier(barrier).await?;
+                        if barrier.last {
+                            return Ok(());
+                        }
+                    }
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    async fn batch(&mut self, mut batch: Batch) -> Result<(), RunError> {
+        let failed = std::mem::take(&mut batch.failed);
+        self.failures.route(SOURCE, failed).await?;
+        let (output, failures) = self.chain.apply(batch, 0).await?;
+        self.finish(output, failures).await
+    }
+
+    async fn tick(&mut self, index: usize) -> Result<(), RunError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+        let Some(link) = self.chain.links.get_mut(index) else { return Ok(()) };
+        link.next_tick = link.transform.tick_every().map(|every| Instant::now() + every);
+        let applied = link.transform.tick(now).await.map_err(|error| link.failed(&error))?;
+        let (output, failed) = link.count(0, applied);
+        let mut failures = vec![(link.id.clone(), failed)];
+        let (output, later) = self.chain.apply(output, index + 1).await?;
+        failures.extend(later);
+        self.finish(output, failures).await
+    }
+
+    async fn finish(&mut self, output: Batch, failures: Vec<(String, Vec<FailedRow>)>) -> Result<(), RunError> {
+        for (stage, failed) in failures {
+            self.failures.route(&stage, failed).await?;
+        }
+        self.status.beat();
+        if output.is_empty() {
+            return Ok(());
+        }
+        self.forward(Message::Batch(output)).await
+    }
+
+    async fn barrier(&mut self, barrier: Barrier) -> Result<(), RunError> {
+        let report = Report::Chain {
+            number: barrier.number,
+            snapshots: self.chain.snapshots().await?,
+            counts: self.chain.links.iter().map(|link| (link.id.clone(), link.counters.get())).collect(),
+        };
+        self.reports.send(report).await.map_err(|_| gone())?;
+        self.forward(Message::Barrier(barrier)).await
+    }
+
+    /// Give a message to every sink. While a sink does not take it (it retries, say) commands are still obeyed, so a
+    /// reload never hangs behind a sink.
+    async fn forward(&mut self, message: Message) -> Result<(), RunError> {
+        let mut next = 0;
+        while let Some(output) = self.outputs.get(next).cloned() {
+            tokio::select! {
+                biased;
+                permit = output.reserve() => {
+                    permit.map_err(|_| gone())?.send(message.clone());
+                    next += 1;
+                }
+                Some(command) = self.commands.recv() => self.obey(command).await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn obey(&mut self, command: ChainCommand) {
+        match command {
+            ChainCommand::Careless => self.chain.set_careful(false),
+            // Whoever asked has given up: nothing may change behind his back.
+            ChainCommand::Swap(_, reply) if reply.is_closed() => {}
+            ChainCommand::Swap(factories, reply) => {
+                let result = self.swap(&factories).await;
+                // Nobody waits any more if the daemon is on its way out.
+                drop(reply.send(result));
+            }
+        }
+    }
+
+    /// The new transforms start beside the old ones, from the old ones' state; only if all of them could do the old go.
+    async fn swap(&mut self, factories: &[Arc<dyn TransformFactory>]) -> Result<(), RunError> {
+        let snapshots = self.chain.snapshots().await?;
+        let chain = Chain::start(factories, &self.chain.input, &snapshots, &self.status).await?;
+        for id in snapshots.keys() {
+            if !factories.iter().any(|factory| factory.id() == id) {
+                tracing::warn!(pipeline = self.status.name, stage = id, "the transform is gone, and its state with it");
+            }
+        }
+        self.chain = chain;
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! The engine: one pipeline from its source to its sinks.
+//!
+//! A run of a pipeline is a handful of tasks joined by bounded channels: the source, the transforms (one task for the whole
+//! chain, so that it can be swapped in one place), each sink, and the dead letters. What flows between them is batches and
+//! **barriers**. A barrier is a moment in the stream: the source notes its position as it sends one, the transforms snapshot
+//! themselves as it passes, each sink makes everything before it safe and says so. When all have, that moment is stored
+//! (Carbone et al., "Lightweight Asynchronous Snapshots for Distributed Dataflows", 2015; in a chain the barriers are
+//! aligned by themselves). The invariants that this keeps are numbered in `docs/invariants.md`.
+//!
+//! The engine knows connectors and transforms only by their traits; it never names one.
+
+mod backoff;
+mod chain;
+mod dead_letters;
+mod error;
+mod lifecycle;
+mod run;
+mod setup;
+mod sink;
+mod source;
+pub mod status;
+pub mod transform;
+
+pub use dead_letters::dead_letter_schema;
+pub use error::RunError;
+pub use lifecycle::{Command, Pipeline, ReloadError};
+pub use setup::{Setup, TransformFactory};
+
+use acequia_connector_api::Batch;
+
+/// What flows from stage to stage.
+#[derive(Clone, Debug)]
+enum Message {
+    Batch(Batch),
+    Barrier(Barrier),
+}
+
+/// A moment in the stream.
+#[derive(Clone, Copy, Debug)]
+struct Barrier {
+    /// The number of the checkpoint that it makes.
+    number: u64,
+    /// Nothing comes after it.
+    last: bool,
+}

@@ -1,0 +1,153 @@
+//! The source's task.
+
+use std::sync::Arc;
+
+use acequia_connector_api::{ConnectorError, Event, Kind, Position, Source};
+use tokio::sync::mpsc;
+
+use super::backoff::Backoff;
+use super::error::{RunError, chain_of};
+use super::run::Report;
+use super::status::{Counts, PipelineStatus, StageCounters};
+use super::{Barrier, Message};
+
+pub(super) const STAGE: &str = "source";
+
+/// What the run tells the source.
+#[derive(Debug)]
+pub(super) enum SourceCommand {
+    /// Send a barrier. After one that is the last, nothing more is read.
+    Barrier(Barrier),
+    /// A checkpoint with this position is on disk.
+    Committed(Position),
+}
+
+/// The source's task: reads batches, sends them on, and puts barriers between them.
+pub(super) struct SourceTask {
+    pub(super) source: Box<dyn Source>,
+    pub(super) commands: mpsc::Receiver<SourceCommand>,
+    pub(super) output: mpsc::Sender<Message>,
+    pub(super) reports: mpsc::Sender<Report>,
+    pub(super) counters: Arc<StageCounters>,
+    pub(super) status: Arc<PipelineStatus>,
+}
+
+/// The stage behind has gone: the run is over, and whoever ended it knows why.
+fn gone() -> RunError {
+    RunError::new(STAGE, "the next stage has ended")
+}
+
+impl SourceTask {
+    pub(super) async fn run(mut self) -> Result<(), RunError> {
+        let mut ended = false;
+        let mut stopped = false;
+        let mut backoff = Backoff::new();
+        let mut troubled = false;
+        loop {
+            tokio::select! {
+                // Commands first: a source that always has rows must not keep a barrier waiting.
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(SourceCommand::Barrier(barrier)) => {
+                        if barrier.last && !ended {
+                            self.drain().await?;
+                        }
+                        self.barrier(barrier).await?;
+                        stopped |= barrier.last;
+                    }
+                    Some(SourceCommand::Committed(position)) => {
+                        if let Err(error) = self.source.committed(&position).await {
+                            tracing::warn!(pipeline = self.status.name, error = chain_of(&error),
+                                "the source could not be told of a checkpoint; the checkpoint stands");
+                        }
+                    }
+                    None => {
+                        self.source.close().await;
+                        return Ok(());
+                    }
+                },
+                event = self.source.next(), if !ended && !stopped => match event {
+                    Ok(Event::Batch(batch)) => {
+                        if troubled {
+                            troubled = false;
+                            backoff.reset();
+                            self.status.works();
+                        }
+                        self.send(batch).await?;
+                    }
+                    Ok(Event::End) => {
+                        ended = true;
+                        self.status.set_progress(self.source.progress());
+                        self.reports.send(Report::Ended).await.map_err(|_| gone())?;
+                    }
+                    Err(error) => {
+                        let after = retry_after(&error)?;
+                        let wait = backoff.next(after);
+                        troubled = true;
+                        self.trouble(&error, wait);
+                        tokio::select! {
+                            biased;
+                            command = self.commands.recv() => match command {
+                                Some(SourceCommand::Barrier(barrier)) => {
+                                    self.barrier(barrier).await?;
+                                    stopped |= barrier.last;
+                                }
+                                Some(SourceCommand::Committed(_)) => {}
+                                None => return Ok(()),
+                            },
+                            () = tokio::time::sleep(wait) => {}
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    async fn send(&mut self, batch: acequia_connector_api::Batch) -> Result<(), RunError> {
+        let failed = batch.failed.len() as u64;
+        let rows = batch.len() as u64;
+        self.output.send(Message::Batch(batch)).await.map_err(|_| gone())?;
+        self.counters.add(Counts { rows_in: rows + failed, rows_out: rows, dead: failed, ..Counts::default() });
+        self.status.beat();
+        if let Some(progress) = self.source.progress() {
+            self.status.set_progress(Some(progress));
+        }
+        Ok(())
+    }
+
+    /// Rows that a source took from outside and can't take again (a socket's) go out before the last barrier.
+    async fn drain(&mut self) -> Result<(), RunError> {
+        if !self.source.stop() {
+            return Ok(());
+        }
+        loop {
+            match self.source.next().await {
+                Ok(Event::Batch(batch)) => self.send(batch).await?,
+                Ok(Event::End) => return Ok(()),
+                Err(error) => return Err(RunError::connector(STAGE, &error)),
+            }
+        }
+    }
+
+    async fn barrier(&mut self, barrier: Barrier) -> Result<(), RunError> {
+        let report =
+            Report::Source { number: barrier.number, position: self.source.position(), counts: self.counters.get() };
+        self.reports.send(report).await.map_err(|_| gone())?;
+        self.output.send(Message::Barrier(barrier)).await.map_err(|_| gone())
+    }
+
+    fn trouble(&self, error: &ConnectorError, wait: std::time::Duration) {
+        let message = format!("{STAGE}: {}", chain_of(error));
+        tracing::warn!(pipeline = self.status.name, stage = STAGE, error = message, retry_in = ?wait, "the source will be asked again");
+        self.counters.retry();
+        self.status.trouble(&message);
+        self.status.enter(super::status::State::Retrying);
+    }
+}
+
+fn retry_after(error: &ConnectorError) -> Result<Option<std::time::Duration>, RunError> {
+    match error.kind {
+        Kind::Retryable { after } => Ok(after),
+        Kind::Failed => Err(RunError::connector(STAGE, error)),
+    }
+}

@@ -1,0 +1,328 @@
+//! What can be seen of a pipeline from outside while it runs: counts, states, errors.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use acequia_connector_api::Progress;
+use serde::{Deserialize, Serialize};
+
+/// Now, in milliseconds since the epoch.
+pub fn now_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What a stage has counted since the pipeline's first start; part of the checkpoint, so that the sums hold across
+/// restarts. For every stage, at every checkpoint: `rows_in + added = rows_out + dropped + dead` (invariant 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Rows that came to the stage. For the source: rows that it found, good and bad.
+    pub rows_in: u64,
+    /// Rows that it gave on. For a sink: rows that the target has confirmed or will have at the next flush.
+    pub rows_out: u64,
+    /// Rows that a transform left out on purpose.
+    pub dropped: u64,
+    /// Output rows beyond one for each input row.
+    pub added: u64,
+    /// Rows that failed.
+    pub dead: u64,
+}
+
+/// The counts of a running stage.
+#[derive(Debug, Default)]
+pub struct StageCounters {
+    rows_in: AtomicU64,
+    rows_out: AtomicU64,
+    dropped: AtomicU64,
+    added: AtomicU64,
+    dead: AtomicU64,
+    retries: AtomicU64,
+    replaced: AtomicU64,
+    batches: AtomicU64,
+}
+
+impl StageCounters {
+    /// Count one batch. Only the stage's own task calls it, between two messages, so a reader may see a batch half
+    /// counted; a barrier never does.
+    pub fn add(&self, counts: Counts) {
+        self.rows_in.fetch_add(counts.rows_in, Ordering::Relaxed);
+        self.rows_out.fetch_add(counts.rows_out, Ordering::Relaxed);
+        self.dropped.fetch_add(counts.dropped, Ordering::Relaxed);
+        self.added.fetch_add(counts.added, Ordering::Relaxed);
+        self.dead.fetch_add(counts.dead, Ordering::Relaxed);
+        self.batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Count a retry of the same work.
+    pub fn retry(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Say how often this run's guest was replaced so far; returns how many of those are new since `before`.
+    pub fn replaced(&self, before: u64, now: u64) {
+        self.replaced.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
+    }
+
+    /// The counts now.
+    pub fn get(&self) -> Counts {
+        Counts {
+            rows_in: self.rows_in.load(Ordering::Relaxed),
+            rows_out: self.rows_out.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+            added: self.added.load(Ordering::Relaxed),
+            dead: self.dead.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Go back to a checkpoint's counts.
+    pub fn set(&self, counts: Counts) {
+        self.rows_in.store(counts.rows_in, Ordering::Relaxed);
+        self.rows_out.store(counts.rows_out, Ordering::Relaxed);
+        self.dropped.store(counts.dropped, Ordering::Relaxed);
+        self.added.store(counts.added, Ordering::Relaxed);
+        self.dead.store(counts.dead, Ordering::Relaxed);
+    }
+
+    /// Retries and replacements since the daemon's start.
+    pub fn troubles(&self) -> (u64, u64) {
+        (self.retries.load(Ordering::Relaxed), self.replaced.load(Ordering::Relaxed))
+    }
+}
+
+/// Where a pipeline is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum State {
+    /// Its configuration could not be used, and there is no older one to run.
+    Failed,
+    /// It is being opened.
+    Starting,
+    /// Rows can flow.
+    Running,
+    /// It failed and waits to try again by itself.
+    Retrying,
+    /// It was told to stop, or `on_error = "stop"` met a row that failed.
+    Stopped,
+    /// Its source has ended and every row is confirmed.
+    Completed,
+}
+
+impl State {
+    /// The word as REST has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Failed => "FAILED",
+            State::Starting => "STARTING",
+            State::Running => "RUNNING",
+            State::Retrying => "RETRYING",
+            State::Stopped => "STOPPED",
+            State::Completed => "COMPLETED",
+        }
+    }
+}
+
+/// An error and when it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// Milliseconds since the epoch.
+    pub at: u64,
+    /// The whole chain of causes.
+    pub message: String,
+}
+
+impl Trouble {
+    /// An error, now.
+    pub fn now(message: impl Into<String>) -> Self {
+        Trouble { at: now_millis(), message: message.into() }
+    }
+}
+
+/// What became of the last reload of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// Milliseconds since the epoch.
+    pub at: u64,
+    /// `started`, `unchanged`, `swapped`, `restarted` or `rejected`.
+    pub kind: &'static str,
+    /// What is wrong with the new configuration, if it was rejected.
+    pub error: Option<String>,
+}
+
+/// The last checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CheckpointStatus {
+    /// How many there have been since the pipeline's first start.
+    pub number: u64,
+    /// When it was stored, milliseconds since the epoch; 0: never.
+    pub at: u64,
+    /// From the barrier's start to the store, microseconds.
+    pub took_micros: u64,
+    /// Size of the snapshots in it.
+    pub bytes: u64,
+}
+
+/// Everything about a pipeline that changes seldom.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Where it is in its life.
+    pub state: State,
+    /// The first error since it last worked.
+    pub first_error: Option<Trouble>,
+    /// The last error, kept until the daemon ends.
+    pub last_error: Option<Trouble>,
+    /// How often it was restarted after an error since the daemon's start.
+    pub restarts: u64,
+    /// Counts up with every configuration that takes effect.
+    pub generation: u64,
+    /// Hash of the configuration and plugins that run.
+    pub hash: String,
+    /// The last reload.
+    pub reload: Option<Reload>,
+    /// The last checkpoint.
+    pub checkpoint: CheckpointStatus,
+    /// How far a finite source is.
+    pub progress: Option<(u64, u64, &'static str)>,
+    /// Things that are no errors but are likely not meant.
+    pub warnings: Vec<String>,
+}
+
+/// What can be seen of a pipeline.
+#[derive(Debug)]
+pub struct PipelineStatus {
+    /// Its name.
+    pub name: String,
+    facts: Mutex<Facts>,
+    stages: Mutex<Vec<(String, Arc<StageCounters>)>>,
+    /// Counts up whenever a stage did something: what the watchdog looks at.
+    pulse: AtomicU64,
+    /// When the run's loop last came round, milliseconds since the epoch.
+    alive_at: AtomicU64,
+}
+
+impl PipelineStatus {
+    /// The status of a pipeline that has not started.
+    pub fn new(name: &str) -> Self {
+        PipelineStatus {
+            name: name.to_owned(),
+            facts: Mutex::new(Facts {
+                state: State::Starting,
+                first_error: None,
+                last_error: None,
+                restarts: 0,
+                generation: 0,
+                hash: String::new(),
+                reload: None,
+                checkpoint: CheckpointStatus::default(),
+                progress: None,
+                warnings: Vec::new(),
+            }),
+            stages: Mutex::new(Vec::new()),
+            pulse: AtomicU64::new(0),
+            alive_at: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        // The facts are plain values: a panic elsewhere can't leave them in a state that would mislead.
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy of the facts.
+    pub fn facts(&self) -> Facts {
+        self.lock().clone()
+    }
+
+    /// Change the facts.
+    pub fn update(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.lock());
+    }
+
+    /// Enter a state.
+    pub fn enter(&self, state: State) {
+        self.lock().state = state;
+    }
+
+    /// An error happened.
+    pub fn trouble(&self, message: &str) {
+        let mut facts = self.lock();
+        let trouble = Trouble::now(message);
+        facts.first_error.get_or_insert_with(|| trouble.clone());
+        facts.last_error = Some(trouble);
+    }
+
+    /// It works (again).
+    pub fn works(&self) {
+        let mut facts = self.lock();
+        facts.first_error = None;
+        facts.state = State::Running;
+    }
+
+    /// It has run for a while without a new error: the first one is history.
+    pub fn settled(&self) {
+        let mut facts = self.lock();
+        if facts.state == State::Running {
+            facts.first_error = None;
+        }
+    }
+
+    /// The counters of a stage, made at its first mention. `place` is its index among the stages in order of flow.
+    pub fn stage(&self, id: &str) -> Arc<StageCounters> {
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        match stages.iter().find(|(name, _)| name == id) {
+            Some((_, counters)) => counters.clone(),
+            None => {
+                let counters = Arc::new(StageCounters::default());
+                stages.push((id.to_owned(), counters.clone()));
+                counters
+            }
+        }
+    }
+
+    /// The stages now are these, in this order; counters of others are let go.
+    pub fn arrange(&self, ids: &[String]) {
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut arranged = Vec::with_capacity(ids.len());
+        for id in ids {
+            let counters = stages.iter().find(|(name, _)| name == id).map(|(_, counters)| counters.clone());
+            arranged.push((id.clone(), counters.unwrap_or_default()));
+        }
+        *stages = arranged;
+    }
+
+    /// Every stage with its counters, in order of flow.
+    pub fn stages(&self) -> Vec<(String, Arc<StageCounters>)> {
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The counts of every stage.
+    pub fn counts(&self) -> BTreeMap<String, Counts> {
+        self.stages().into_iter().map(|(id, counters)| (id, counters.get())).collect()
+    }
+
+    /// A stage did something.
+    pub fn beat(&self) {
+        self.pulse.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a stage did something.
+    pub fn pulse(&self) -> u64 {
+        self.pulse.load(Ordering::Relaxed)
+    }
+
+    /// The run's own loop came round: said at least at every checkpoint interval, even if nothing flows.
+    pub fn alive(&self) {
+        self.alive_at.store(now_millis(), Ordering::Relaxed);
+    }
+
+    /// When the run's loop last came round, milliseconds since the epoch; 0 if it has not run.
+    pub fn alive_at(&self) -> u64 {
+        self.alive_at.load(Ordering::Relaxed)
+    }
+
+    /// How far a finite source is.
+    pub fn set_progress(&self, progress: Option<Progress>) {
+        self.lock().progress = progress.map(|progress| (progress.done, progress.total, progress.unit));
+    }
+}

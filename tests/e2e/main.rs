@@ -1,0 +1,3 @@
+//! End-to-end tests: the daemon as its users run it.
+
+mod quickstart;
