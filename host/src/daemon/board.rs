@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -34,6 +35,10 @@ pub struct Board {
     pass: Mutex<Pass>,
     passes: AtomicU64,
     ready: AtomicBool,
+    /// What the heartbeat is counted from: a clock that no one sets.
+    origin: Instant,
+    /// When the supervisor's loop last came round, milliseconds after `origin`.
+    beat: AtomicU64,
     reload: mpsc::Sender<ReloadRequest>,
 }
 
@@ -47,6 +52,8 @@ impl Board {
             pass: Mutex::default(),
             passes: AtomicU64::new(0),
             ready: AtomicBool::new(false),
+            origin: Instant::now(),
+            beat: AtomicU64::new(0),
             reload,
         };
         (Arc::new(board), requests)
@@ -106,6 +113,18 @@ impl Board {
     /// The first pass is done; or the daemon is on its way out.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+    }
+
+    /// The supervisor's loop came round: to be said every few seconds, also when there is nothing to do and in the middle
+    /// of a long pass.
+    pub fn beat(&self) {
+        let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.beat.store(now, Ordering::Relaxed);
+    }
+
+    /// How long ago the supervisor's loop last came round; if it never has, how long the board has been there.
+    pub fn heartbeat_age(&self) -> Duration {
+        self.origin.elapsed().saturating_sub(Duration::from_millis(self.beat.load(Ordering::Relaxed)))
     }
 
     /// Ask for a pass over the directories, and wait for what becomes of it. `None`: the daemon is on its way out.
