@@ -20,7 +20,7 @@ mod shape;
 mod tree;
 
 #[cfg(test)]
-mod test_connectors;
+pub(crate) mod test_connectors;
 #[cfg(test)]
 mod tests;
 

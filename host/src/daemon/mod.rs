@@ -56,6 +56,28 @@ impl RunOptions {
     }
 }
 
+/// Done at the first SIGTERM or SIGINT. The handlers are in place when this returns, not when it is first awaited. A second
+/// SIGINT ends the process at once: somebody at a terminal means it.
+///
+/// # Errors
+/// If the signals can't be handled.
+pub fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT can't be handled")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM"),
+            _ = interrupt.recv() => {
+                tracing::info!("interrupted: once more ends it at once");
+                tokio::spawn(async move {
+                    interrupt.recv().await;
+                    std::process::exit(130);
+                });
+            }
+        }
+    })
+}
+
 /// Run until `shutdown` is done or, with `once`, until there is nothing left to do.
 ///
 /// # Errors

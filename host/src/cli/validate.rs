@@ -1,0 +1,103 @@
+//! `acequia validate`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use acequia_connector_api::Registry;
+use serde::Serialize;
+
+use super::{Backend, Output};
+use crate::config::plugins::PluginPath;
+use crate::config::{self, Diagnostic, Diagnostics, Env, PipelineConfig};
+
+/// Arguments of `acequia validate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Files, or folders whose `*.toml` are taken.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Look at no environment variable: what hangs on one without a default is not checked.
+    #[arg(long)]
+    no_env: bool,
+    /// A folder to look for plugins in first; may be given more than once.
+    #[arg(long, value_name = "DIR")]
+    plugins: Vec<PathBuf>,
+    /// Print JSON: an array with one object a file.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What became of one file.
+#[derive(Serialize)]
+struct Verdict {
+    file: PathBuf,
+    ok: bool,
+    diagnostics: Vec<Diagnostic>,
+}
+
+pub(super) fn execute(
+    arguments: &Args,
+    backend: &dyn Backend,
+    registry: &Registry,
+    output: &mut Output<'_>,
+) -> anyhow::Result<ExitCode> {
+    let env = if arguments.no_env { Env::None } else { Env::Process };
+    let plugins = PluginPath::of_process(&arguments.plugins);
+    let found = config::discover(&arguments.paths);
+    let mut verdicts: Vec<Verdict> = Vec::new();
+    for problem in found.problems {
+        verdicts.push(Verdict { file: problem.file.clone(), ok: false, diagnostics: vec![problem] });
+    }
+    let mut configs = Vec::new();
+    for file in found.files {
+        let mut diagnostics = Vec::new();
+        match config::load(&file.path, registry, &env) {
+            Ok(config) => {
+                diagnostics = check_plugins(backend, &config, &plugins);
+                configs.push(config);
+            }
+            Err(wrong) => diagnostics.extend(wrong.0),
+        }
+        verdicts.push(Verdict { file: file.path, ok: diagnostics.is_empty(), diagnostics });
+    }
+    for (_, conflict) in config::conflicts(&configs.iter().collect::<Vec<_>>()) {
+        if let Some(verdict) = verdicts.iter_mut().find(|verdict| verdict.file == conflict.file) {
+            verdict.ok = false;
+            verdict.diagnostics.push(conflict);
+        }
+    }
+    if verdicts.is_empty() {
+        anyhow::bail!("there is no pipeline (*.toml) in the folders given");
+    }
+    let all_ok = verdicts.iter().all(|verdict| verdict.ok);
+    if arguments.json {
+        output.json(&verdicts)?;
+    } else {
+        report(&verdicts, output)?;
+    }
+    Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// First that the files are there, so that a missing one is said with the nearest name; then what is in them.
+fn check_plugins(backend: &dyn Backend, config: &PipelineConfig, plugins: &PluginPath) -> Vec<Diagnostic> {
+    let stages = config.transforms.iter();
+    let missing: Vec<Diagnostic> =
+        stages.filter_map(|stage| plugins.resolve(config, stage).err()).flat_map(|wrong| wrong.0).collect();
+    if missing.is_empty() { backend.check_plugins(config, plugins) } else { missing }
+}
+
+fn report(verdicts: &[Verdict], output: &mut Output<'_>) -> anyhow::Result<()> {
+    let mut wrong = Vec::new();
+    let mut right = String::new();
+    for verdict in verdicts {
+        if verdict.ok {
+            right.push_str(&format!("ok {}\n", verdict.file.display()));
+        }
+        wrong.extend(verdict.diagnostics.iter().cloned());
+    }
+    output.text(&right)?;
+    if !wrong.is_empty() {
+        writeln!(output.err, "{}", Diagnostics(wrong).render(output.colours_err))?;
+    }
+    Ok(())
+}
