@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde_json::Value;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Diagnostics, PipelineConfig};
 use crate::daemon::{self, Builder, Loaded, RunOptions};
@@ -50,15 +49,7 @@ impl Backend for Daemon {
     fn run(&self, options: RunOptions) -> anyhow::Result<ExitCode> {
         let runtime = Runtime::new().context("no threads can be started")?;
         runtime.block_on(async {
-            // Before anything is started: a signal that comes before its handler ends the process without a checkpoint.
-            let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
-            let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT can't be handled")?;
-            let shutdown = async {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            };
+            let shutdown = daemon::shutdown_signal()?;
             daemon::run(options, shutdown).await
         })
     }

@@ -1,7 +1,6 @@
 //! `acequia status`: what a running daemon says of its pipelines.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,8 +18,8 @@ const LARGEST_ANSWER: u64 = 64 << 20;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where the daemon's REST interface listens.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8083")]
-    address: SocketAddr,
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8083")]
+    address: String,
     /// Print what the daemon answered, as JSON.
     #[arg(long)]
     json: bool,
@@ -102,7 +101,7 @@ impl Details {
 }
 
 pub(super) fn execute(arguments: &Args, output: &mut Output<'_>) -> anyhow::Result<ExitCode> {
-    let client = Client::new(arguments.address);
+    let client = Client::new(&arguments.address);
     let (healthy, health) = client.get("/health")?;
     let (found, connectors) = client.get("/connectors?expand=status")?;
     if !found {
@@ -144,13 +143,13 @@ fn first_line(text: &str) -> String {
     line.chars().filter(|letter| !letter.is_control()).collect()
 }
 
-struct Client {
+struct Client<'a> {
     agent: ureq::Agent,
-    address: SocketAddr,
+    address: &'a str,
 }
 
-impl Client {
-    fn new(address: SocketAddr) -> Self {
+impl<'a> Client<'a> {
+    fn new(address: &'a str) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(Duration::from_secs(10)))
             .http_status_as_error(false)

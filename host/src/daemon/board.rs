@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -34,7 +35,10 @@ pub struct Board {
     pass: Mutex<Pass>,
     passes: AtomicU64,
     ready: AtomicBool,
-    beat_at: AtomicU64,
+    /// What the heartbeat is counted from: a clock that no one sets.
+    origin: Instant,
+    /// When the supervisor's loop last came round, milliseconds after `origin`.
+    beat: AtomicU64,
     reload: mpsc::Sender<ReloadRequest>,
 }
 
@@ -48,7 +52,8 @@ impl Board {
             pass: Mutex::default(),
             passes: AtomicU64::new(0),
             ready: AtomicBool::new(false),
-            beat_at: AtomicU64::new(now_millis()),
+            origin: Instant::now(),
+            beat: AtomicU64::new(0),
             reload,
         };
         (Arc::new(board), requests)
@@ -110,14 +115,16 @@ impl Board {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// The daemon's own loop came round.
+    /// The supervisor's loop came round: to be said every few seconds, also when there is nothing to do and in the middle
+    /// of a long pass.
     pub fn beat(&self) {
-        self.beat_at.store(now_millis(), Ordering::Relaxed);
+        let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.beat.store(now, Ordering::Relaxed);
     }
 
-    /// When the daemon's own loop last came round, milliseconds since the epoch.
-    pub fn beat_at(&self) -> u64 {
-        self.beat_at.load(Ordering::Relaxed)
+    /// How long ago the supervisor's loop last came round; if it never has, how long the board has been there.
+    pub fn heartbeat_age(&self) -> Duration {
+        self.origin.elapsed().saturating_sub(Duration::from_millis(self.beat.load(Ordering::Relaxed)))
     }
 
     /// Ask for a pass over the directories, and wait for what becomes of it. `None`: the daemon is on its way out.

@@ -11,10 +11,10 @@ pub mod systemd;
 mod watch;
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,7 +39,7 @@ pub struct RunOptions {
     /// Folders with plugins, before the usual ones.
     pub plugins: Vec<PathBuf>,
     /// Where the admin listener listens, if anywhere.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<String>,
     /// End when all finite sources have.
     pub once: bool,
 }
@@ -56,6 +56,28 @@ impl RunOptions {
     }
 }
 
+/// Done at the first SIGTERM or SIGINT. The handlers are in place when this returns, not when it is first awaited. A second
+/// SIGINT ends the process at once: somebody at a terminal means it.
+///
+/// # Errors
+/// If the signals can't be handled.
+pub fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT can't be handled")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM"),
+            _ = interrupt.recv() => {
+                tracing::info!("interrupted: once more ends it at once");
+                tokio::spawn(async move {
+                    interrupt.recv().await;
+                    std::process::exit(130);
+                });
+            }
+        }
+    })
+}
+
 /// Run until `shutdown` is done or, with `once`, until there is nothing left to do.
 ///
 /// # Errors
@@ -64,13 +86,13 @@ impl RunOptions {
 pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> anyhow::Result<ExitCode> {
     // Before anything else: a SIGHUP that comes before its handler would end the process.
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP can't be handled")?;
-    let notifier = Notifier::from_env();
+    let notifier = Notifier::from_env().map(Arc::new);
     let _lock = StateLock::take(&options.state)?;
     let store = Store::open(&options.state)?;
     let builder = RunOptions::builder(&options.plugins, Some(options.state.join("compiled")))?;
     let (board, mut requests) = Board::new();
     let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
-    let admin = match options.listen {
+    let admin = match &options.listen {
         Some(address) => Some(serve(address, &options, &board, admin_stopped).await?),
         None => None,
     };
@@ -83,9 +105,11 @@ pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> any
     tracing::info!(pipelines = board.pipelines().len(), errors = pass.errors.len(), state = %options.state.display(), "ready");
     board.set_ready(true);
     if let Some(notifier) = &notifier {
-        notifier.ready(&summary(&board));
+        notifier.ready(&systemd::summary(&board));
     }
-    let watchdog = notifier.clone().map(|notifier| tokio::spawn(systemd::watchdog(notifier, board.clone())));
+    let watchdog = notifier
+        .clone()
+        .map(|notifier| tokio::spawn(systemd::watchdog(notifier, board.clone(), std::future::pending())));
 
     tokio::pin!(shutdown);
     let finished = once::finished(&supervisor, options.once, &pass);
@@ -125,9 +149,9 @@ pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> any
         }
         if let Some(notifier) = &notifier {
             if reason == Reason::Asked {
-                notifier.ready(&summary(&board));
+                notifier.ready(&systemd::summary(&board));
             } else {
-                notifier.status(&summary(&board));
+                notifier.status(&systemd::summary(&board));
             }
         }
         if let Some(reply) = reply {
@@ -146,37 +170,30 @@ pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> any
     }
     drop(stop_admin);
     if let Some(admin) = admin {
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), admin).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
     }
     tracing::info!("stopped");
     Ok(code)
 }
 
 /// The longest that the daemon's own loop is silent: the watchdog wants to hear of it.
-const BEAT: std::time::Duration = std::time::Duration::from_secs(1);
+const BEAT: Duration = Duration::from_secs(1);
 
 async fn serve(
-    address: SocketAddr,
+    address: &str,
     options: &RunOptions,
     board: &Arc<Board>,
     stopped: tokio::sync::oneshot::Receiver<()>,
 ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    let listener = admin::bind(address).await?;
-    let info = admin::Info::new(options.state.clone());
+    let listener = admin::bind(address, admin::Exposure::Loopback).await?;
+    tracing::info!("the admin listener is at http://{}", listener.local_addr()?);
+    let info = admin::Info {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: option_env!("ACEQUIA_COMMIT").unwrap_or("unknown").to_owned(),
+        state_dir: options.state.clone(),
+    };
     let board = board.clone();
     Ok(tokio::spawn(admin::serve(listener, board, info, async {
         let _ = stopped.await;
     })))
-}
-
-/// What `systemctl status` shows.
-fn summary(board: &Board) -> String {
-    let census = board.census();
-    if census.is_empty() {
-        return "no pipelines".to_owned();
-    }
-    let parts: Vec<String> = census.iter().map(|(state, count)| format!("{count} {}", state.to_lowercase())).collect();
-    let errors = board.pass().errors.len();
-    let errors = if errors == 0 { String::new() } else { format!("; {errors} files can't be used") };
-    format!("pipelines: {}{errors}", parts.join(", "))
 }

@@ -92,6 +92,7 @@ impl Run {
         careful: bool,
     ) -> Result<Self, RunError> {
         status.arrange(&setup.stage_ids());
+        status.update(|facts| facts.connectors = setup.connectors());
         let known = checkpoint.is_some();
         let mut last = checkpoint.unwrap_or_default();
         for (id, counters) in status.stages() {

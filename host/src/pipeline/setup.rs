@@ -6,6 +6,7 @@ use std::sync::Arc;
 use acequia_connector_api::{Context, RowSchema};
 use async_trait::async_trait;
 
+use super::status::Connectors;
 use super::transform::{Transform, TransformError};
 use crate::config::model::{DeliveryConfig, OnError, SinkStage, SourceStage};
 
@@ -59,6 +60,14 @@ impl Setup {
         ids.extend(self.sinks.iter().map(|sink| sink.id.clone()));
         ids.extend(self.dead_letter.iter().map(|sink| sink.id.clone()));
         ids
+    }
+
+    /// The connectors that it reads from and writes to.
+    pub fn connectors(&self) -> Connectors {
+        Connectors {
+            source: self.source.spec.type_name().to_owned(),
+            sinks: self.sinks.iter().map(|sink| sink.spec.type_name().to_owned()).collect(),
+        }
     }
 
     /// What a connector of this pipeline is told.

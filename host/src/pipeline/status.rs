@@ -110,6 +110,10 @@ pub enum State {
 }
 
 impl State {
+    /// Every state, in the order of a life.
+    pub const ALL: [State; 6] =
+        [State::Failed, State::Starting, State::Running, State::Retrying, State::Stopped, State::Completed];
+
     /// The word as REST has it.
     pub fn name(self) -> &'static str {
         match self {
@@ -163,6 +167,15 @@ pub struct CheckpointStatus {
     pub bytes: u64,
 }
 
+/// What a pipeline reads from and writes to, by the connectors' names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Connectors {
+    /// The source's type; empty as long as the pipeline has not been opened.
+    pub source: String,
+    /// The sinks' types, in the order of the file.
+    pub sinks: Vec<String>,
+}
+
 /// Everything about a pipeline that changes seldom.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -186,6 +199,8 @@ pub struct Facts {
     pub progress: Option<(u64, u64, &'static str)>,
     /// Things that are no errors but are likely not meant.
     pub warnings: Vec<String>,
+    /// What it reads from and writes to.
+    pub connectors: Connectors,
 }
 
 /// What can be seen of a pipeline.
@@ -217,6 +232,7 @@ impl PipelineStatus {
                 checkpoint: CheckpointStatus::default(),
                 progress: None,
                 warnings: Vec::new(),
+                connectors: Connectors::default(),
             }),
             stages: Mutex::new(Vec::new()),
             pulse: AtomicU64::new(0),
