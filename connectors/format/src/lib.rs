@@ -20,13 +20,17 @@
 //! ```
 
 mod cast;
+mod column;
+mod csv;
 mod decode;
 mod encode;
 mod frame;
 mod options;
+mod parse;
 
-pub use cast::{Cast, cast_column, parse_timestamp};
+pub use cast::{Cast, cast_column};
 pub use decode::Decoder;
 pub use encode::{EncodeError, Encoder};
 pub use frame::{CsvFramer, Frame, Framer, JsonFramer, LineFramer, Resume};
 pub use options::{CsvOptions, Format, FormatOptions, SchemaConfig};
+pub use parse::parse_timestamp;

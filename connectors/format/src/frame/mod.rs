@@ -1,8 +1,12 @@
 //! Bytes to records.
 
+mod carry;
 mod csv;
 mod json;
 mod line;
+mod nested;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +45,9 @@ pub struct Resume {
     pub offset: u64,
     /// The line that this byte is on, from 1.
     pub line: u64,
+    /// JSON: how many bytes of that line are before it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub column: u64,
     /// JSON: whether it is inside an array of rows.
     #[serde(default, skip_serializing_if = "is_false")]
     pub array: bool,
@@ -52,13 +59,17 @@ pub struct Resume {
     pub header: bool,
 }
 
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
 fn is_false(value: &bool) -> bool {
     !value
 }
 
 impl Default for Resume {
     fn default() -> Self {
-        Resume { offset: 0, line: 1, array: false, lines: false, header: false }
+        Resume { offset: 0, line: 1, column: 0, array: false, lines: false, header: false }
     }
 }
 
