@@ -235,7 +235,7 @@ async fn state_survives_in_snapshots() {
     assert_eq!(error.kind, PluginErrorKind::Restore);
     insta::assert_snapshot!(
         error,
-        @"pipeline `numbers`, transform `even` (guest.wasm): `restore` failed on the stored state: a snapshot has 8 bytes"
+        @"pipeline `numbers`, transform `even` (guest.wasm): the stored state can't be used: `restore` failed: a snapshot has 8 bytes"
     );
 }
 
