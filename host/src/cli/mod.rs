@@ -1,5 +1,6 @@
 //! The command line: one file a verb.
 
+mod backend;
 pub mod connectors;
 pub mod logging;
 mod output;
@@ -10,36 +11,16 @@ pub mod validate;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 use acequia_connector_api::Registry;
 use clap::{Parser, Subcommand};
 
-use crate::config::plugins::PluginPath;
-use crate::config::{self, Diagnostic, PipelineConfig};
+use crate::config;
+use backend::{Backend, Daemon};
 
 pub use logging::LogFormat;
 pub use output::Output;
-pub use run::RunOptions;
-
-/// What the verbs need of the rest of the daemon.
-pub trait Backend {
-    /// Run pipelines until a signal, or until all finite ones have ended.
-    ///
-    /// # Errors
-    /// If the daemon can't start at all.
-    fn run(&self, options: RunOptions) -> anyhow::Result<ExitCode>;
-
-    /// Compile the plugins of a pipeline and let them check their configuration against what is known of the rows.
-    fn check_plugins(&self, config: &PipelineConfig, plugins: &PluginPath) -> Vec<Diagnostic>;
-
-    /// What a plugin's file says of itself, as a JSON object.
-    ///
-    /// # Errors
-    /// If it can't be read or is not a plugin.
-    fn inspect(&self, file: &Path) -> anyhow::Result<serde_json::Value>;
-}
 
 /// A Kafka Connect-style plugin host: TOML pipelines, WebAssembly transforms, hot reload.
 #[derive(Debug, Parser)]
@@ -73,11 +54,11 @@ enum Verb {
 }
 
 /// The whole command: reads the arguments of this process and does what they say.
-pub fn main(backend: &dyn Backend) -> ExitCode {
+pub fn main() -> ExitCode {
     let mut stdout = std::io::stdout();
     let mut stderr = std::io::stderr();
     let mut output = Output::of_process(&mut stdout, &mut stderr);
-    execute(std::env::args_os(), backend, &crate::connectors::registry(), &mut output)
+    execute(std::env::args_os(), &Daemon, &crate::connectors::registry(), &mut output)
 }
 
 /// As [`main`], with everything given.
@@ -97,7 +78,7 @@ fn execute(
             if let Err(error) = logging::init(format) {
                 return output.fail(&error);
             }
-            backend.run(arguments.into_options(format))
+            arguments.into_options().and_then(|options| backend.run(options))
         }
         Verb::Validate(arguments) => validate::execute(&arguments, backend, registry, output),
         Verb::Schema => output.json(&config::schema_json(registry)),

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
+use super::Output;
+use super::backend::Backend;
 use super::output::table;
-use super::{Backend, Output};
 
 /// The verbs below `acequia plugin`.
 #[derive(Debug, clap::Subcommand)]

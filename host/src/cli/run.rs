@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use super::LogFormat;
+use crate::daemon::RunOptions;
 
 /// Arguments of `acequia run`.
 #[derive(Debug, clap::Args)]
@@ -28,45 +28,16 @@ pub struct Args {
     once: bool,
 }
 
-/// What `acequia run` is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunOptions {
-    /// Files and folders of pipelines, as given.
-    pub paths: Vec<PathBuf>,
-    /// `--state`; see [`RunOptions::state_folder`].
-    pub state: Option<PathBuf>,
-    /// `--plugins`, for [`PluginPath::of_process`](crate::config::plugins::PluginPath::of_process).
-    pub plugins: Vec<PathBuf>,
-    /// `--listen`.
-    pub listen: Option<SocketAddr>,
-    /// `--once`.
-    pub once: bool,
-    /// The form of the log, which has been started.
-    pub log_format: LogFormat,
-}
-
 impl Args {
-    pub(super) fn into_options(self, log_format: LogFormat) -> RunOptions {
-        RunOptions {
-            paths: self.paths,
-            state: self.state,
-            plugins: self.plugins,
-            listen: self.listen,
-            once: self.once,
-            log_format,
-        }
-    }
-}
-
-impl RunOptions {
-    /// The state folder: `--state`, systemd's `$STATE_DIRECTORY` (the first, if there are several), else
-    /// `$XDG_STATE_HOME/acequia`, else `~/.local/state/acequia`. It may not exist yet.
+    /// What the daemon is told. The state folder is `--state`, systemd's `$STATE_DIRECTORY` (the first, if there are
+    /// several), else `$XDG_STATE_HOME/acequia`, else `~/.local/state/acequia`; it may not exist yet.
     ///
     /// # Errors
-    /// If none of these is set.
-    pub fn state_folder(&self) -> anyhow::Result<PathBuf> {
-        state_folder(self.state.clone(), |name| std::env::var_os(name))
-            .context("there is no place for the state: give one with `--state DIR`")
+    /// If there is no place for the state.
+    pub(super) fn into_options(self) -> anyhow::Result<RunOptions> {
+        let state = state_folder(self.state, |name| std::env::var_os(name))
+            .context("there is no place for the state: give one with `--state DIR`")?;
+        Ok(RunOptions { paths: self.paths, state, plugins: self.plugins, listen: self.listen, once: self.once })
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Output;
@@ -26,64 +26,79 @@ pub struct Args {
     json: bool,
 }
 
-/// One pipeline in the answer to `GET /connectors?expand=status`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Expanded {
-    /// As in the answer to `GET /connectors/NAME/status`.
-    pub status: PipelineStatus,
+/// What is read of one pipeline in the answer to `GET /connectors?expand=status`: Kafka Connect's shape, with an `acequia`
+/// object beside it.
+#[derive(Debug, Deserialize)]
+struct Expanded {
+    status: Status,
 }
 
-/// The answer to `GET /connectors/NAME/status`: Kafka Connect's shape, and beside it what Acequia knows more.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PipelineStatus {
-    /// The pipeline.
-    pub name: String,
-    /// The pipeline as a whole.
-    pub connector: TaskStatus,
-    /// Its tasks.
+#[derive(Debug, Deserialize)]
+struct Status {
+    connector: Connector,
     #[serde(default)]
-    pub tasks: Vec<TaskStatus>,
-    /// Rows since the start.
-    #[serde(default)]
-    pub rows: Rows,
-    /// The first error since the last good configuration, which is mostly the cause of the others.
-    #[serde(default)]
-    pub first_error: Option<String>,
-    /// The last error.
-    #[serde(default)]
-    pub last_error: Option<String>,
+    acequia: Details,
 }
 
-/// State of a pipeline or of one of its tasks.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct TaskStatus {
-    /// Number of the task; absent for the pipeline.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<u32>,
-    /// `RUNNING`, `PAUSED`, `FAILED`, `RESTARTING`, `STOPPED`, `UNASSIGNED`.
-    pub state: String,
-    /// The daemon's address.
-    #[serde(default)]
-    pub worker_id: String,
-    /// Why it failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trace: Option<String>,
+#[derive(Debug, Deserialize)]
+struct Connector {
+    /// One of Connect's words.
+    state: String,
+    trace: Option<String>,
 }
 
-/// Rows of a pipeline: `in = out + dropped + dead`, but for those on their way.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Rows {
-    /// From the source, and added by transforms.
-    #[serde(rename = "in")]
-    pub input: u64,
-    /// Confirmed by the sinks.
-    #[serde(rename = "out")]
-    pub output: u64,
-    /// Dropped on purpose by a transform.
-    pub dropped: u64,
-    /// In the dead letters.
-    pub dead: u64,
+struct Details {
+    /// In Acequia's own words.
+    state: Option<String>,
+    last_error: Option<Trouble>,
+    sinks: Vec<String>,
+    /// In order of flow: `source`, the transforms, the sinks, perhaps `dead-letter`.
+    stages: Vec<Stage>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Trouble {
+    message: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Stage {
+    id: String,
+    rows_in: u64,
+    rows_out: u64,
+    dropped: u64,
+    dead: u64,
+}
+
+/// Rows of a pipeline.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Rows {
+    /// Found by the source, good and bad.
+    input: u64,
+    /// Taken by the sinks; by the one that is furthest behind, if there are several.
+    output: u64,
+    /// Dropped on purpose.
+    dropped: u64,
+    /// Failed, at whatever stage.
+    dead: u64,
+}
+
+impl Details {
+    fn rows(&self) -> Rows {
+        let stages = match self.stages.as_slice() {
+            [stages @ .., last] if last.id == "dead-letter" => stages,
+            stages => stages,
+        };
+        let sinks = stages.get(stages.len().saturating_sub(self.sinks.len())..).unwrap_or_default();
+        Rows {
+            input: stages.first().map_or(0, |source| source.rows_in),
+            output: sinks.iter().map(|sink| sink.rows_out).min().unwrap_or_default(),
+            dropped: stages.iter().map(|stage| stage.dropped).sum(),
+            dead: stages.iter().map(|stage| stage.dead).sum(),
+        }
+    }
 }
 
 pub(super) fn execute(arguments: &Args, output: &mut Output<'_>) -> anyhow::Result<ExitCode> {
@@ -93,22 +108,24 @@ pub(super) fn execute(arguments: &Args, output: &mut Output<'_>) -> anyhow::Resu
     if !found {
         bail!("the daemon at {} does not tell its pipelines: {connectors}", arguments.address);
     }
-    let pipelines: BTreeMap<String, Expanded> = serde_json::from_str(&connectors)
-        .with_context(|| format!("the answer of {} is not what a daemon says: is it one?", arguments.address))?;
-    let failed = pipelines.values().any(|pipeline| state(&pipeline.status) == "FAILED");
+    let strange = || format!("the answer of {} is not what a daemon says: is it one?", arguments.address);
+    let answer: Value = serde_json::from_str(&connectors).with_context(strange)?;
+    let pipelines = BTreeMap::<String, Expanded>::deserialize(&answer).with_context(strange)?;
+    let failed = pipelines.values().any(|pipeline| pipeline.status.connector.state == "FAILED");
     let code = if failed || !healthy { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     if arguments.json {
         let health: Value = serde_json::from_str(&health).unwrap_or(Value::String(health));
-        output.json(&json!({ "healthy": healthy, "health": health, "connectors": pipelines }))?;
+        output.json(&json!({ "healthy": healthy, "health": health, "connectors": answer }))?;
         return Ok(code);
     }
     let mut rows = vec![["NAME", "STATE", "IN", "OUT", "DROPPED", "DEAD", "LAST ERROR"].map(str::to_owned).to_vec()];
     for (name, Expanded { status }) in &pipelines {
-        let count = |count: u64| count.to_string();
-        let Rows { input, output, dropped, dead } = status.rows;
-        let error = last_error(status).unwrap_or_default();
-        let state = state(status).to_owned();
-        rows.push(vec![name.clone(), state, count(input), count(output), count(dropped), count(dead), error]);
+        let Rows { input, output, dropped, dead } = status.acequia.rows();
+        let mut row = vec![name.clone(), status.acequia.state.as_ref().unwrap_or(&status.connector.state).clone()];
+        row.extend([input, output, dropped, dead].map(|count| count.to_string()));
+        let error = status.acequia.last_error.as_ref().map(|trouble| &trouble.message);
+        row.push(error.or(status.connector.trace.as_ref()).map(|text| first_line(text)).unwrap_or_default());
+        rows.push(row);
     }
     if pipelines.is_empty() {
         output.text("no pipelines\n")?;
@@ -119,17 +136,6 @@ pub(super) fn execute(arguments: &Args, output: &mut Output<'_>) -> anyhow::Resu
         writeln!(output.err, "the daemon is not healthy: {}", first_line(&health))?;
     }
     Ok(code)
-}
-
-/// The worst state of a pipeline and its tasks.
-fn state(status: &PipelineStatus) -> &str {
-    let failed = status.tasks.iter().find(|task| task.state == "FAILED");
-    failed.map_or(&status.connector.state, |task| &task.state)
-}
-
-fn last_error(status: &PipelineStatus) -> Option<String> {
-    let traces = status.tasks.iter().chain([&status.connector]).filter_map(|task| task.trace.as_ref());
-    status.last_error.iter().chain(traces).map(|text| first_line(text)).find(|line| !line.is_empty())
 }
 
 /// Without control characters: it goes to a terminal.

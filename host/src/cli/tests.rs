@@ -2,18 +2,22 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
+use super::backend::PlanCheck;
 use super::*;
+use crate::config::plugins::PluginPath;
 use crate::config::test_connectors::registry;
+use crate::config::{Diagnostic, Diagnostics, PipelineConfig};
+use crate::daemon::RunOptions;
 
 #[derive(Default)]
 struct Fake {
     ran: Mutex<Option<RunOptions>>,
-    /// What `check_plugins` says of each transform.
+    /// What a check says of each transform.
     wrong: Option<&'static str>,
 }
 
@@ -23,15 +27,34 @@ impl Backend for Fake {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn check_plugins(&self, config: &PipelineConfig, _: &PluginPath) -> Vec<Diagnostic> {
-        let Some(wrong) = self.wrong else { return Vec::new() };
-        let stages = config.transforms.iter();
-        stages.map(|stage| Diagnostic::in_config(config, stage.plugin_place.clone(), wrong)).collect()
+    fn checker(&self, plugins: &[PathBuf]) -> anyhow::Result<Box<dyn PlanCheck>> {
+        Ok(Box::new(FakeCheck { plugins: PluginPath::new(plugins, None, None), wrong: self.wrong }))
     }
 
     fn inspect(&self, file: &Path) -> anyhow::Result<Value> {
         anyhow::ensure!(file.ends_with("good.wasm"), "{} is not a component", file.display());
         Ok(json!({ "contract": "0.1.0", "stateful": true, "ticking": false, "imports": ["a", "b"], "grants": [] }))
+    }
+}
+
+struct FakeCheck {
+    plugins: PluginPath,
+    wrong: Option<&'static str>,
+}
+
+impl PlanCheck for FakeCheck {
+    fn check(&mut self, config: &PipelineConfig) -> Result<(), Diagnostics> {
+        let mut found = Diagnostics::default();
+        for stage in &config.transforms {
+            match self.plugins.resolve(config, stage) {
+                Err(missing) => found.0.extend(missing.0),
+                Ok(_) => {
+                    let wrong = self.wrong.map(|wrong| Diagnostic::in_config(config, stage.place.clone(), wrong));
+                    found.0.extend(wrong);
+                }
+            }
+        }
+        if found.is_empty() { Ok(()) } else { Err(found) }
     }
 }
 
@@ -101,7 +124,7 @@ fn run_hands_its_options_on() {
     assert!(seen.is(0), "{}", seen.err);
     let options = fake.ran.lock().unwrap().take().unwrap();
     assert_eq!(options.paths, [PathBuf::from("a"), PathBuf::from("b.toml")]);
-    assert_eq!(options.state_folder().unwrap(), PathBuf::from("s"));
+    assert_eq!(options.state, PathBuf::from("s"));
     assert_eq!(options.plugins, [PathBuf::from("p"), PathBuf::from("q")]);
     assert_eq!(options.listen, Some(SocketAddr::from(([127, 0, 0, 1], 8083))));
     assert!(options.once);
@@ -138,10 +161,9 @@ fn validate_asks_the_plugins() {
     let (_folder, path) = folder(&[("a.toml", &text), ("one.wasm", "")]);
     let fake = Fake { wrong: Some("`colum` is not a key of even-filter"), ..Fake::default() };
     let seen = acequia(&fake, &["validate", &path, "--plugins", &path]);
-    assert!(seen.is(1) && seen.err.contains("`colum` is not a key") && seen.err.contains("6:10"), "{}", seen.err);
+    assert!(seen.is(1) && seen.err.contains("`colum` is not a key") && seen.err.contains("a.toml:5:1"), "{}", seen.err);
     let seen = acequia(&Fake::default(), &["validate", &path, "--plugins", &path]);
     assert!(seen.is(0), "{}", seen.err);
-    // A plugin that is not there is not asked.
     let seen = acequia(&fake, &["validate", &path]);
     assert!(seen.is(1) && seen.err.contains("no plugin `one`") && !seen.err.contains("colum"), "{}", seen.err);
 }
@@ -154,6 +176,22 @@ fn validate_without_the_environment() {
     assert!(seen.is(1) && seen.err.contains("`ACEQUIA_TEST_NO_SUCH` is not set"), "{}", seen.err);
     let seen = acequia(&Fake::default(), &["validate", "--no-env", &path]);
     assert!(seen.is(0), "{}", seen.err);
+}
+
+#[test]
+fn without_the_environment_a_plugin_may_say_what_it_likes_of_a_variable() {
+    let transform = |config: &str| format!("[[transform]]\nplugin = \"one\"\nconfig = {{ column = \"{config}\" }}\n");
+    let (known, unknown) = (transform("value"), transform("${ACEQUIA_TEST_NO_SUCH}"));
+    let fake = Fake { wrong: Some("no such column"), ..Fake::default() };
+    let check = |transforms: String| {
+        let (_folder, path) = folder(&[("a.toml", &format!("{GOOD}{transforms}")), ("one.wasm", "")]);
+        let seen = acequia(&fake, &["validate", "--no-env", "--plugins", &path, &path]);
+        seen.err.matches("no such column").count()
+    };
+    assert_eq!(check(unknown.clone()), 0);
+    assert_eq!(check(format!("{unknown}{known}")), 0, "its columns are those of the unknown one");
+    assert_eq!(check(format!("{known}{unknown}{known}")), 1);
+    assert_eq!(check(format!("{known}{known}")), 2);
 }
 
 #[test]
@@ -214,42 +252,57 @@ fn serve(answers: Vec<(u16, String)>) -> (String, std::thread::JoinHandle<Vec<St
     (address, server)
 }
 
-fn pipeline(name: &str, state: &str, last_error: Value) -> Value {
+fn pipeline(state: &str, last_error: Value) -> Value {
+    let stage = |id: &str, rows_in: u64, rows_out: u64, dropped: u64, dead: u64| json!({ "id": id, "rows_in": rows_in, "rows_out": rows_out, "dropped": dropped, "added": 0, "dead": dead });
     json!({ "status": {
-        "name": name,
-        "connector": { "state": "RUNNING", "worker_id": "127.0.0.1:8083" },
+        "name": "seq",
+        "connector": { "state": if state == "FAILED" { state } else { "RUNNING" }, "worker_id": "127.0.0.1:8083" },
         "tasks": [{ "id": 0, "state": state, "worker_id": "127.0.0.1:8083" }],
         "type": "source",
-        "rows": { "in": 10, "out": 5, "dropped": 4, "dead": 1 },
-        "last_error": last_error,
+        "acequia": {
+            "state": state,
+            "last_error": last_error,
+            "sinks": ["file", "console"],
+            "stages": [
+                stage("source", 10, 9, 0, 1),
+                stage("even-filter", 9, 5, 4, 0),
+                stage("file", 5, 5, 0, 0),
+                stage("console", 3, 2, 0, 1),
+                stage("dead-letter", 2, 2, 0, 0),
+            ],
+        },
     }})
 }
 
 #[test]
 fn status_shows_the_pipelines() {
+    let error = json!({ "at": 1, "message": "the plugin \u{1b}[31mtrapped\n  at 0x1" });
+    let connect_only = json!({ "status": { "connector": { "state": "PAUSED", "worker_id": "w" }, "tasks": [] } });
     let connectors = json!({
-        "seq": pipeline("seq", "RUNNING", Value::Null),
-        "words": pipeline("words", "FAILED", json!("the plugin \u{1b}[31mtrapped\n  at 0x1")),
+        "other": connect_only,
+        "seq": pipeline("RETRYING", Value::Null),
+        "words": pipeline("FAILED", error),
     });
     let (address, server) = serve(vec![(200, "{}".to_owned()), (200, connectors.to_string())]);
     let seen = acequia(&Fake::default(), &["status", "--address", &address]);
     assert_eq!(server.join().unwrap(), ["/health", "/connectors?expand=status"]);
     assert!(seen.is(1), "one has failed: {}", seen.err);
-    let want = "NAME   STATE    IN  OUT  DROPPED  DEAD  LAST ERROR\n\
-                seq    RUNNING  10  5    4        1\n\
-                words  FAILED   10  5    4        1     the plugin [31mtrapped\n";
+    let want = "NAME   STATE     IN  OUT  DROPPED  DEAD  LAST ERROR\n\
+                other  PAUSED    0   0    0        0\n\
+                seq    RETRYING  10  2    4        2\n\
+                words  FAILED    10  2    4        2     the plugin [31mtrapped\n";
     assert_eq!(seen.out, want);
 }
 
 #[test]
 fn status_as_json_and_the_health() {
-    let connectors = json!({ "seq": pipeline("seq", "RUNNING", Value::Null) });
+    let connectors = json!({ "seq": pipeline("RUNNING", Value::Null) });
     let (address, server) = serve(vec![(200, "{\"ok\":true}".to_owned()), (200, connectors.to_string())]);
     let seen = acequia(&Fake::default(), &["status", "--json", "--address", &address]);
     server.join().unwrap();
     assert!(seen.is(0), "{}", seen.err);
     let answer: Value = serde_json::from_str(&seen.out).unwrap();
-    assert_eq!(answer["connectors"]["seq"]["status"]["rows"]["out"], 5);
+    assert_eq!(answer["connectors"]["seq"]["status"]["acequia"]["stages"][0]["rows_out"], 9);
     assert_eq!(answer["health"]["ok"], true);
 
     let (address, server) = serve(vec![(503, "the engine hangs".to_owned()), (200, "{}".to_owned())]);

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use acequia_connector_api::Registry;
 use serde::Serialize;
 
-use super::{Backend, Output};
-use crate::config::plugins::PluginPath;
+use super::Output;
+use super::backend::{Backend, PlanCheck};
 use crate::config::{self, Diagnostic, Diagnostics, Env, PipelineConfig};
 
 /// Arguments of `acequia validate`.
@@ -42,7 +42,7 @@ pub(super) fn execute(
     output: &mut Output<'_>,
 ) -> anyhow::Result<ExitCode> {
     let env = if arguments.no_env { Env::None } else { Env::Process };
-    let plugins = PluginPath::of_process(&arguments.plugins);
+    let mut checker = backend.checker(&arguments.plugins)?;
     let found = config::discover(&arguments.paths);
     let mut verdicts: Vec<Verdict> = Vec::new();
     for problem in found.problems {
@@ -53,15 +53,16 @@ pub(super) fn execute(
         let mut diagnostics = Vec::new();
         match config::load(&file.path, registry, &env) {
             Ok(config) => {
-                diagnostics = check_plugins(backend, &config, &plugins);
+                diagnostics = check_plan(checker.as_mut(), &config);
                 configs.push(config);
             }
             Err(wrong) => diagnostics.extend(wrong.0),
         }
         verdicts.push(Verdict { file: file.path, ok: diagnostics.is_empty(), diagnostics });
     }
-    for (_, conflict) in config::conflicts(&configs.iter().collect::<Vec<_>>()) {
-        if let Some(verdict) = verdicts.iter_mut().find(|verdict| verdict.file == conflict.file) {
+    let configs: Vec<&PipelineConfig> = configs.iter().collect();
+    for (config, conflict) in config::conflicts(&configs) {
+        if let Some(verdict) = verdicts.iter_mut().find(|verdict| verdict.file == config.path) {
             verdict.ok = false;
             verdict.diagnostics.push(conflict);
         }
@@ -78,12 +79,23 @@ pub(super) fn execute(
     Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// First that the files are there, so that a missing one is said with the nearest name; then what is in them.
-fn check_plugins(backend: &dyn Backend, config: &PipelineConfig, plugins: &PluginPath) -> Vec<Diagnostic> {
-    let stages = config.transforms.iter();
-    let missing: Vec<Diagnostic> =
-        stages.filter_map(|stage| plugins.resolve(config, stage).err()).flat_map(|wrong| wrong.0).collect();
-    if missing.is_empty() { backend.check_plugins(config, plugins) } else { missing }
+/// What is wrong with the plugins and the columns; without the environment, only what does not hang on it.
+fn check_plan(checker: &mut dyn PlanCheck, config: &PipelineConfig) -> Vec<Diagnostic> {
+    let Err(Diagnostics(mut diagnostics)) = checker.check(config) else { return Vec::new() };
+    // A transform whose table hangs on a variable may say anything, and so may all behind it, whose columns it makes.
+    if let Some(first) = config.transforms.iter().position(|stage| stage.unresolved) {
+        let known = config.transforms.iter().enumerate().flat_map(|(index, stage)| {
+            let all = [stage.place.clone(), stage.plugin_place.clone()].into_iter();
+            let all = all.chain(stage.config_places.values().cloned());
+            all.filter(move |place| index < first || (*place == stage.plugin_place && !stage.unresolved))
+        });
+        let known: Vec<_> = known.collect();
+        diagnostics.retain(|diagnostic| match &diagnostic.place {
+            Some(place) => known.contains(&place.span),
+            None => true,
+        });
+    }
+    diagnostics
 }
 
 fn report(verdicts: &[Verdict], output: &mut Output<'_>) -> anyhow::Result<()> {

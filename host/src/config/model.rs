@@ -76,8 +76,10 @@ pub struct TransformStage {
     pub place: Range<usize>,
     /// Where the value of `plugin` stands in the file.
     pub plugin_place: Range<usize>,
-    /// Where each key of `config` stands in the file.
+    /// Where each key of `config` stands in the file; deeper ones as dotted keys.
     pub config_places: BTreeMap<String, Range<usize>>,
+    /// Whether a value of the table hangs on a variable that is not known. Only with [`super::Env::None`].
+    pub unresolved: bool,
     /// As in [`SourceStage::hash`].
     pub hash: String,
 }

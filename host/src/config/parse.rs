@@ -463,6 +463,7 @@ impl<'i> Reader<'_, 'i> {
             place,
             plugin_place,
             config_places,
+            unresolved: table.values().any(|value| self.parser.is_unknown(value)),
             hash,
         };
         complete.then_some((stage, parsed.name))
