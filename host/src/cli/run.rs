@@ -1,7 +1,6 @@
 //! `acequia run`
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -22,7 +21,7 @@ pub struct Args {
     plugins: Vec<PathBuf>,
     /// Where the REST interface listens, such as 127.0.0.1:8083.
     #[arg(long, value_name = "ADDR")]
-    listen: Option<SocketAddr>,
+    listen: Option<String>,
     /// End when all finite sources have ended; exit code 0 only if all rows are confirmed.
     #[arg(long)]
     once: bool,
