@@ -26,7 +26,14 @@ say() { echo "plugins/build.sh: $*" >&2; }
 
 has_target() { [ -d "$SYSROOT/lib/rustlib/$TARGET/lib" ]; }
 
-has_debian() { [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] && [ -e "$DEBIAN_STD" ]; }
+# Debian's, if it is new enough for this workspace and has the sources.
+has_debian() {
+    [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] && [ -e "$DEBIAN_STD" ] || return 1
+    local wanted have
+    wanted="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)"
+    have="$(/usr/bin/rustc --version | cut -d' ' -f2)"
+    [ "$(printf '%s\n' "$wanted" "$have" | sort -V | head -n1)" = "$wanted" ]
+}
 
 install_debian() {
     command -v apt-get >/dev/null || return 1
@@ -46,13 +53,18 @@ if [ ! -x "$LINKERS/wasm-component-ld" ]; then
     exit 1
 fi
 
-if ! has_target && ! has_debian; then
-    rustup target add "$TARGET" || say "rustup can't fetch the target $TARGET"
-    if ! has_target && ! install_debian; then
-        say "no compiler for $TARGET. Either run 'rustup target add $TARGET', or install a cargo and rustc with the"
-        say "sources of the standard library (Debian: rustc-web cargo-web rust-web-src)"
-        exit 1
-    fi
+# Where rustup can't have the target, it is not asked again each time: remove the mark to try once more.
+NO_TARGET="$OUT/wasm/.no-rustup-target"
+if ! has_target && [ ! -e "$NO_TARGET" ] && ! rustup target add "$TARGET"; then
+    say "rustup can't fetch the target $TARGET: falling back to Debian's compiler"
+    mkdir -p "$OUT/wasm"
+    touch "$NO_TARGET"
+fi
+
+if ! has_target && ! has_debian && ! install_debian; then
+    say "no compiler for $TARGET. Either run 'rustup target add $TARGET', or install a cargo and rustc with the sources of"
+    say "the standard library (Debian: rustc-web cargo-web rust-web-src)"
+    exit 1
 fi
 
 ARGS=(build --release --target "$TARGET" --target-dir "$OUT/wasm")
@@ -60,8 +72,11 @@ for package in "${PLUGINS[@]%%=*}" "${EVIL[@]%%=*}"; do
     ARGS+=(-p "$package")
 done
 
-# One profile that is right for small modules: whole-program optimisation, and a panic is a trap.
+# One profile that is right for small modules: whole-program optimisation, and a panic is a trap. What the caller's
+# environment says of compilers and flags must not get in: it would break the build, or make cargo do all of it again.
 ENV=(
+    -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_RUSTFLAGS -u CARGO_BUILD_TARGET -u CARGO_INCREMENTAL
+    -u RUSTC -u RUSTC_WRAPPER -u RUSTC_WORKSPACE_WRAPPER
     CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$LINKERS/wasm-component-ld"
     CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="-C target-feature=+simd128 -C link-arg=--wasm-ld-path=$LINKERS/gcc-ld/wasm-ld"
     CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
@@ -87,8 +102,8 @@ copy() {
         name="${package##*=}"
         source="$OUT/wasm/$TARGET/release/$(tr - _ <<<"${package%%=*}").wasm"
         if ! cmp -s "$source" "$folder/$name.wasm"; then
-            cp "$source" "$folder/.$name.wasm.new"
-            mv "$folder/.$name.wasm.new" "$folder/$name.wasm"
+            cp "$source" "$folder/.$name.$$.new"
+            mv "$folder/.$name.$$.new" "$folder/$name.wasm"
         fi
     done
 }

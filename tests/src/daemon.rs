@@ -179,7 +179,8 @@ impl Daemon {
     pub fn wait_exit(&mut self) -> Exit {
         let mut child = self.child.take().expect("it runs");
         let stderr = self.folder().join("stderr");
-        let status = eventually(&format!("the daemon ends; see {}", stderr.display()), || child.try_wait().ok().flatten());
+        let status =
+            eventually(&format!("the daemon ends; see {}", stderr.display()), || child.try_wait().ok().flatten());
         Exit { code: status.code(), stdout: self.stdout(), stderr: self.stderr() }
     }
 

@@ -78,13 +78,14 @@ impl ParquetSource {
         let size = file.metadata().map_err(|error| could_not("look at", &path, error))?.len();
         let mark = Mark::new(&file, id, size).map_err(|error| could_not("read", &path, error))?;
         let found = self.entries.take(&path, id, &file).map_err(|error| could_not("read", &path, error))?;
-        if let Some(old) = found.as_ref().filter(|found| found.path != path) {
+        if let Some(old) = found.as_ref().filter(|found| !found.path.exists()) {
             self.position.0.remove(old.path.to_string_lossy().as_ref());
         }
         let rows = found.map(|found| found.entry.rows).unwrap_or_default();
+        let partition: Arc<str> = Arc::from(path.to_string_lossy());
+        self.position.0.insert(partition.to_string(), state_value(&Entry { mark: mark.clone(), rows })?);
         let (reader, total) = open_reader(file, rows, &self.limits)
             .map_err(|error| ConnectorError::failed(could_not("read as Parquet", &path, error).message))?;
-        let partition = Arc::from(path.to_string_lossy());
         self.current = Some(Current { path, partition, reader, mark, rows, total });
         self.todo.pop_front();
         Ok(true)

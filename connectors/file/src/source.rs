@@ -108,13 +108,18 @@ impl Reader {
     pub(crate) fn open_tail(&mut self, path: PathBuf) -> Result<Tail, ConnectorError> {
         let (file, id) = open_listed(&path)?;
         let found = self.entries.take(&path, id, &file).map_err(|error| could_not("read", &path, error))?;
-        let entry = found.map(|found| {
-            if found.path != path {
-                self.building.forget(&found.path.to_string_lossy());
-            }
-            found.entry
-        });
-        Ok(Tail::new(path, file, id, entry, &self.options, self.max_record))
+        let moved = found.as_ref().map(|found| &found.path).filter(|old| **old != path).cloned();
+        let entry = found.map(|found| found.entry);
+        let changed = entry.as_ref().is_some_and(|entry| entry.mark().id != id) || moved.is_some();
+        let tail = Tail::new(path, file, id, entry, &self.options, self.max_record);
+        // A file that has the old name now has, or gets, an entry of its own under it.
+        if let Some(old) = moved.filter(|old| !old.exists()) {
+            self.building.forget(&old.to_string_lossy());
+        }
+        if changed {
+            self.building.note(&tail);
+        }
+        Ok(tail)
     }
 
     /// Do a bit: one chunk, or one file opened or finished. Everything that it takes is in `self` when it returns, so

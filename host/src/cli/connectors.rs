@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Output;
 use super::output::table;
+use crate::config::example;
 
 /// Arguments of `acequia connectors`.
 #[derive(Debug, clap::Args)]
@@ -23,7 +24,7 @@ pub(super) fn execute(arguments: &Args, registry: &Registry, output: &mut Output
     if arguments.json {
         let list: Vec<Value> = all
             .iter()
-            .map(|(kind, info)| json!({ "name": info.name, "kind": kind, "summary": info.summary, "example": info.example }))
+            .map(|(kind, info)| json!({ "name": info.name, "kind": kind, "summary": info.summary, "example": example(*info, kind) }))
             .collect();
         return output.json(&list);
     }

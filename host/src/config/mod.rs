@@ -40,7 +40,7 @@ pub use model::{
 };
 pub use nearest::nearest;
 pub use parse::{parse, pipeline_name};
-pub use reference::reference_markdown;
+pub use reference::{example, reference_markdown};
 pub use schema::schema_json;
 
 /// A pipeline's file is never larger, so that a mistake (a data file that ends in `.toml`) doesn't fill the memory.

@@ -14,8 +14,8 @@ const HEAD: &str = r#"# Configuration
 <!-- Made by `acequia reference` from the types in the code. Change the doc comments there, not this file. -->
 
 One TOML file is one pipeline: a source, transforms in order, one or more sinks. The pipeline's name is the file's stem:
-letters (A-Z, a-z), digits, `.`, `_` and `-`, beginning with a letter or a digit. Of a folder, all `*.toml` count, but hidden files;
-folders below it don't.
+letters (A-Z, a-z), digits, `.`, `_` and `-`, beginning with a letter or a digit. In a folder every `*.toml`
+counts except hidden files; folders below it are not looked into.
 
 ```toml
 description = "even numbers on the console"
@@ -59,7 +59,8 @@ says file, line, column and the nearest right name of what is wrong; `acequia sc
 | `[delivery]` | Checkpoints and batches. |
 
 In the tables below, a **size** is a number of bytes such as `65536`, `"64KiB"`, `"8MiB"` or `"8MB"`; a **duration** is a number
-with its unit, such as `"20ms"`, `"1.5s"`, `"5m"` or `"1h"`; a **secret** is described [below](#secrets).
+with its unit, such as `"20ms"`, `"1.5s"`, `"5m"` or `"1h"`; a **column type** is one of `"boolean"`, `"int64"`, `"float64"`,
+`"timestamp"` (microseconds, UTC), `"text"`, `"binary"`, `"json"`; a **secret** is described [below](#secrets).
 "#;
 
 const VARIABLES: &str = r#"## Variables
@@ -112,8 +113,22 @@ pub fn reference_markdown(registry: &Registry) -> String {
     out
 }
 
+/// A connector's example with its header, as it stands in a file. `side` is `source` or `sink`.
+pub fn example(info: ConnectorInfo, side: &str) -> String {
+    let text = info.example.trim();
+    if text.starts_with('[') {
+        return format!("{text}\n");
+    }
+    let header = if side == "source" { "[source]" } else { "[[sink]]" };
+    format!("{header}\n{text}\n")
+}
+
 fn connector(out: &mut String, info: ConnectorInfo, side: &str, shape: &Shape) {
-    let text = format!("{}\n\n```toml\n{}\n```", info.summary, info.example.trim());
+    let mut summary = info.summary.trim_end_matches('.').to_owned();
+    if let Some(first) = summary.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    let text = format!("{summary}.\n\n```toml\n{}```", example(info, side));
     section(out, &format!("### `{}` {side}", info.name), &text, shape);
 }
 
@@ -178,7 +193,7 @@ mod tests {
         let found = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             found == reference_markdown(&crate::connectors::registry()),
-            "docs/configuration.md is out of date; renew it with: cargo run --release -- reference > docs/configuration.md"
+            "docs/configuration.md is out of date; renew it with `make docs` (acequia reference > docs/configuration.md)"
         );
     }
 }

@@ -109,6 +109,10 @@ fn adapt(schema: &mut Value) {
             if let Some(Value::Array(values)) = schema.get_mut("enum") {
                 values.retain(|value| !value.is_null());
             }
+            // A size or a time from a variable.
+            if let Some(Value::String(pattern)) = schema.get_mut("pattern") {
+                *pattern = format!("{pattern}|{VARIABLE}");
+            }
             let mut types: Vec<String> = match schema.get("type") {
                 Some(Value::String(name)) => vec![name.clone()],
                 Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
@@ -264,14 +268,10 @@ mod tests {
     #[test]
     fn every_example_of_a_connector_fits() {
         let registry = crate::connectors::registry();
-        let around = |kind: &str, example: &str| match kind {
-            "source" => format!("{example}\n[[sink]]\ntype = \"none\"\n"),
-            _ => format!("{example}\n[source]\ntype = \"none\"\n"),
-        };
         let examples = registry.sources().map(|kind| ("source", kind.info()));
         for (kind, info) in examples.chain(registry.sinks().map(|kind| ("sink", kind.info()))) {
             let schema = schema_json(&registry);
-            let value = toml::from_str::<Value>(&around(kind, info.example)).expect(info.name);
+            let value = toml::from_str::<Value>(&crate::config::example(info, kind)).expect(info.name);
             let pointer = if kind == "source" { "/source" } else { "/sink/0" };
             let table = value.pointer(pointer).unwrap_or_else(|| panic!("{}: the example is no [{kind}]", info.name));
             let name = if kind == "source" { "SourceConnector" } else { "SinkConnector" };

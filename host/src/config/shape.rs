@@ -118,6 +118,7 @@ impl Shape {
                 "ByteSize" => return "size".to_owned(),
                 "Span" => return "duration".to_owned(),
                 "Secret" => return "secret".to_owned(),
+                "ColumnType" => return "column type".to_owned(),
                 _ => {}
             }
         }

@@ -95,7 +95,7 @@ pub(crate) struct Lines {
 impl SourceConfig for Lines {
     const TYPE: &'static str = "lines";
     const SUMMARY: &'static str = "Lines of a file.";
-    const EXAMPLE: &'static str = "[source]\ntype = \"lines\"\npath = \"a.txt\"\nformat = \"text\"\n";
+    const EXAMPLE: &'static str = "type = \"lines\"\npath = \"a.txt\"\nformat = \"text\"\n";
 
     fn schema(&self) -> RowSchema {
         RowSchema::unknown()
@@ -118,7 +118,7 @@ pub(crate) struct Null {}
 impl SinkConfig for Null {
     const TYPE: &'static str = "null";
     const SUMMARY: &'static str = "Nothing.";
-    const EXAMPLE: &'static str = "[[sink]]\ntype = \"null\"\n";
+    const EXAMPLE: &'static str = "type = \"null\"\n";
 
     async fn open(&self, _: &Context, _: Option<&Value>) -> Result<Box<dyn Sink>, ConnectorError> {
         Err(ConnectorError::failed("only for tests of the configuration"))

@@ -122,10 +122,18 @@ impl Failure {
     }
 
     /// The plugin's `call` returned an error. The text is the plugin's own; only its length is ours.
-    pub(crate) fn refused(message: &str) -> Self {
+    pub(crate) fn returned(call: &str, message: &str) -> Self {
         let message = shorten(message);
-        let message = if message.is_empty() { "it failed without a message".to_owned() } else { message };
-        Failure { cause: Cause::Refused, message }
+        let message = if message.is_empty() { "it gave no reason" } else { &message };
+        Failure { cause: Cause::Refused, message: format!("`{call}` failed: {message}") }
+    }
+
+    /// The message, saying which call it was.
+    pub(crate) fn in_call(&self, call: &str) -> String {
+        match self.cause {
+            Cause::Refused => self.message.clone(),
+            _ => format!("`{call}` failed: {}", self.message),
+        }
     }
 
     /// From what wasmtime says of a call that did not return. `said` is what the guest wrote during the call: its

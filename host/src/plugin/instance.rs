@@ -90,9 +90,8 @@ impl Instance {
             })
             .collect();
         let schema = types::Schema { fields: &fields, open: recipe.input.open };
-        let plan = instance.configure(&recipe.config, schema).await.map_err(|failure| {
-            recipe.error(PluginErrorKind::Configure, format!("`configure` failed: {}", failure.message))
-        })?;
+        let plan = instance.configure(&recipe.config, schema).await;
+        let plan = plan.map_err(|failure| recipe.error(PluginErrorKind::Configure, failure.in_call("configure")))?;
         instance.at_rest = instance.memory();
         Ok((instance, plan))
     }
@@ -160,7 +159,7 @@ impl Instance {
         let call = self.transform.call_configure(&mut self.store, config, schema);
         match with_deadline(&self.clock, call).await {
             Ok(Ok(plan)) => Ok(plan),
-            Ok(Err(message)) => Err(Failure::refused(&message)),
+            Ok(Err(message)) => Err(Failure::returned("configure", &message)),
             Err(error) => Err(self.failure(&error)),
         }
     }
@@ -172,7 +171,7 @@ impl Instance {
         let call = self.transform.call_apply(&mut self.store, batch);
         match with_deadline(&self.clock, call).await {
             Ok(Ok(output)) => Ok(output),
-            Ok(Err(message)) => Err(Failure::refused(&message)),
+            Ok(Err(message)) => Err(Failure::returned("apply", &message)),
             Err(error) => Err(self.failure(&error)),
         }
     }
@@ -185,7 +184,7 @@ impl Instance {
         let call = tick.call_tick(&mut self.store, now);
         match with_deadline(&self.clock, call).await {
             Ok(Ok(output)) => Ok(Some(output)),
-            Ok(Err(message)) => Err(Failure::refused(&message)),
+            Ok(Err(message)) => Err(Failure::returned("tick", &message)),
             Err(error) => Err(self.failure(&error)),
         }
     }
@@ -208,7 +207,7 @@ impl Instance {
         let _running = self.ticker.run();
         match with_deadline(&self.clock, state.call_restore(&mut self.store, snapshot)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(message)) => Err(Failure::refused(&message)),
+            Ok(Err(message)) => Err(Failure::returned("restore", &message)),
             Err(error) => Err(self.failure(&error)),
         }
     }

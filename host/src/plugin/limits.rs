@@ -156,7 +156,7 @@ impl ResourceLimiter for MemoryLimiter {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_call_that_waits_for_the_host_is_ended() {
         let clock = CallClock::new(Span(Duration::from_millis(50)));
         let result = with_deadline(&clock, std::future::pending::<wasmtime::Result<()>>()).await;

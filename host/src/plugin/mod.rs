@@ -40,6 +40,11 @@ mod ticker;
 mod to_guest;
 mod transform;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use component::{Plugin, PluginInfo};
 pub use engine::{Host, HostOptions};
 pub use error::{PluginError, PluginErrorKind};

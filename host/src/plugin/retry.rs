@@ -55,7 +55,7 @@ impl PluginTransform {
             if let Some((range, allowed, failure)) = failure.take() {
                 let rows = input.describe(&range);
                 if !self.can_go_on() {
-                    return Err(self.lose(&rows, &failure));
+                    return Err(self.lose(format!("{rows}: {}", failure.message)));
                 }
                 failures += 1;
                 self.replace(&format!("{rows}: {}", failure.message), before.as_deref()).await?;

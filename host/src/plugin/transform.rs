@@ -92,7 +92,7 @@ impl PluginTransform {
         match options.snapshot {
             Some(snapshot) if plugin.is_stateful() => {
                 instance.restore(snapshot).await.map_err(|failure| {
-                    let message = format!("`restore` failed on the stored state: {}", failure.message);
+                    let message = format!("the stored state can't be used: {}", failure.in_call("restore"));
                     recipe.error(PluginErrorKind::Restore, message)
                 })?;
             }
@@ -174,7 +174,7 @@ impl PluginTransform {
         }
         if let Some(snapshot) = snapshot {
             let restored = instance.restore(snapshot).await;
-            restored.map_err(|failure| self.lost(format!("`restore` failed: {}", failure.message)))?;
+            restored.map_err(|failure| self.lost(failure.in_call("restore")))?;
         }
         self.instance = Some(instance);
         Ok(())
@@ -231,15 +231,15 @@ impl PluginTransform {
             Ok(snapshot) => Ok(snapshot),
             Err(failure) => {
                 self.instance = None;
-                Err(self.lost(format!("`snapshot` failed: {}", failure.message)))
+                Err(self.lost(failure.in_call("snapshot")))
             }
         }
     }
 
     /// The state is gone with the instance.
-    pub(crate) fn lose(&mut self, rows: &str, failure: &Failure) -> TransformError {
+    pub(crate) fn lose(&mut self, message: impl std::fmt::Display) -> TransformError {
         self.instance = None;
-        self.lost(format!("{rows}: {}", failure.message))
+        self.lost(message)
     }
 }
 
@@ -297,10 +297,10 @@ impl Transform for PluginTransform {
             Err(failure) => failure,
         };
         if !self.can_go_on() {
-            return Err(self.lose("in `tick`", &failure));
+            return Err(self.lose(failure.in_call("tick")));
         }
         // No row is lost by it: the next tick may do better.
-        self.replace(&format!("in `tick`: {}", failure.message), before.as_deref()).await?;
+        self.replace(&failure.in_call("tick"), before.as_deref()).await?;
         Ok(nothing())
     }
 

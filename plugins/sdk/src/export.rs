@@ -210,5 +210,11 @@ impl<C: Component<Plugin: Tick>> tick::Guest for C {
 /// first.
 fn panics_reach_the_host() {
     #[cfg(target_arch = "wasm32")]
-    std::panic::set_hook(Box::new(|panic| crate::log::error(panic)));
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("a value that is not text");
+        match panic.location() {
+            Some(place) => crate::log::error(format_args!("panic at {place}: {message}")),
+            None => crate::log::error(format_args!("panic: {message}")),
+        }
+    }));
 }

@@ -20,7 +20,8 @@ pub struct Config {
     /// Whether `The` and `the` are one word: `the`.
     pub lowercase: bool,
     /// The most words that are told apart. A row that would bring more is a failed row, and nothing of it is counted.
-    /// A million words of eight letters take about 35 MB, and 11 MB more while they are stored.
+    /// A million words of eight letters and their snapshot fit the default memory limit of 64 MiB in update mode; for more,
+    /// raise the pipeline's `limits.memory` too.
     pub max_words: usize,
     /// The most bytes that those words may have together; a row that would bring more fails likewise.
     pub max_bytes: usize,

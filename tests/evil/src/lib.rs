@@ -50,8 +50,10 @@ pub enum Mode {
     Loop,
     /// Allocates without end.
     MemoryBomb,
-    /// Calls itself without end.
+    /// Calls itself without end, until the host's stack is used up.
     Recursion,
+    /// Calls itself without end with much on its own stack, until that is used up.
+    LargeFrames,
     /// Executes `unreachable`.
     Trap,
     /// Panics with a message.
@@ -198,6 +200,9 @@ impl Transform for Evil {
             Mode::Recursion => {
                 black_box(recurse(black_box(0)));
             }
+            Mode::LargeFrames => {
+                black_box(recurse_with_frames(black_box(0)));
+            }
             Mode::Trap => std::process::abort(),
             Mode::Panic => panic_now(),
             Mode::Ungranted => {
@@ -301,11 +306,16 @@ fn loop_forever() -> ! {
     }
 }
 
-/// Has no end, and no tail call that could be made a loop of.
+/// Not a tail call, so that it can't be made a loop.
 #[expect(unconditional_recursion, reason = "what it is for")]
 fn recurse(depth: u64) -> u64 {
+    black_box(recurse(black_box(depth + 1))) + depth
+}
+
+#[expect(unconditional_recursion, reason = "what it is for")]
+fn recurse_with_frames(depth: u64) -> u64 {
     let frame = black_box([depth; 64]);
-    recurse(black_box(depth + 1)) + black_box(frame)[(depth % 64) as usize]
+    recurse_with_frames(black_box(depth + 1)) + black_box(frame)[(depth % 64) as usize]
 }
 
 export!(Evil as Transform);

@@ -102,9 +102,9 @@ async fn a_declared_schema_is_authoritative() {
     let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), rows.schema(), None).unwrap();
     writer.write(&rows).unwrap();
     writer.close().unwrap();
-    let toml = "path = 'a.parquet'\nschema = { value = 'float64', more = 'int64' }";
+    let toml = "path = 'a.parquet'\nschema = { more = 'int64', value = 'float64' }";
     let rows = read(folder.path(), 10, toml).await;
-    assert_eq!(rows[..2], [r#"1: {"value":1.5,"more":null}"#, r#"3: {"value":null,"more":null}"#]);
+    assert_eq!(rows[..2], [r#"1: {"more":null,"value":1.5}"#, r#"3: {"more":null,"value":null}"#]);
     assert!(rows[2].starts_with("2! column `value`: "), "{}", rows[2]);
     assert_eq!(source_config(toml).schema().fields.len(), 2);
 }

@@ -33,7 +33,7 @@ async fn run(
         if let Some(batch) = &batch {
             assert!(sink.write(batch).await.unwrap().is_empty());
         }
-        let crash = random.below(12) == 0;
+        let crash = random.below(5) == 0;
         if batch.is_none() || random.below(3) == 0 {
             let state = sink.flush().await.unwrap().state.unwrap();
             // The crash may come between the flush and the store.
@@ -97,7 +97,7 @@ async fn copy_through_crashes(input: &str, output: &str, rotate: bool, seed: u64
 #[tokio::test]
 async fn every_row_once_through_crashes() {
     let expected: Vec<String> = (0..ROWS).map(|n| format!("t{n}")).collect();
-    for seed in 0..20 {
+    for seed in 0..8 {
         for (input, output) in
             [("in.jsonl", "out.jsonl"), ("in.csv", "out.csv"), ("in.jsonl", "out.csv"), ("in.csv", "out.parquet")]
         {
@@ -110,7 +110,7 @@ async fn every_row_once_through_crashes() {
 #[tokio::test]
 async fn every_row_once_through_crashes_and_rotations() {
     let expected: Vec<String> = (0..ROWS).map(|n| format!("t{n}")).collect();
-    for seed in 0..20 {
+    for seed in 0..8 {
         for output in ["out.jsonl", "out.csv"] {
             let values = copy_through_crashes("in.jsonl", output, true, seed).await;
             assert_eq!(values, expected, "to {output}, seed {seed}");

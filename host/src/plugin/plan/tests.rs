@@ -25,19 +25,19 @@ fn names(schema: &RowSchema) -> Vec<&str> {
 
 #[test]
 fn a_column_that_no_one_provides() {
-    let plan = Plan { reads: Some(vec![read("valeu")]), ..plan() };
+    let near = Plan { reads: Some(vec![read("valeu")]), ..plan() };
     insta::assert_snapshot!(
-        plan.check(&rate(), false).unwrap_err(),
+        near.check(&rate(), false).unwrap_err(),
         @"there is no column `valeu` (did you mean `value`?); there are: `value`, `timestamp`"
     );
     let open = RowSchema { open: true, ..rate() };
-    assert_eq!(plan.check(&open, false), Ok(()), "rows of an open schema may bring it");
-    let far = Plan { passes: Passes::Only(vec!["quantity".to_owned()]), ..super::tests::plan() };
+    assert_eq!(near.check(&open, false), Ok(()), "rows of an open schema may bring it");
+    let far = Plan { passes: Passes::Only(vec!["quantity".to_owned()]), ..plan() };
     insta::assert_snapshot!(
         far.check(&rate(), false).unwrap_err(),
         @"there is no column `quantity`; there are: `value`, `timestamp`"
     );
-    let from = Plan { moves: vec![moved("key", "id", None)], ..super::tests::plan() };
+    let from = Plan { moves: vec![moved("key", "id", None)], ..plan() };
     insta::assert_snapshot!(
         from.check(&RowSchema::closed(Vec::new()), false).unwrap_err(),
         @"there is no column `key`; the rows have no columns at all"
