@@ -52,7 +52,8 @@ fn columns_that_break_the_contract() {
         // Valid as a whole, but the second value ends in the middle of the ä.
         of_column(text(&[0, 1, 2, 3], "aä".as_bytes()), None, ColumnType::Text),
         of_column(json(b""), None, ColumnType::Json),
-        check(output(Selection::All, Vec::new(), Vec::new()), &[Field::new("c", ColumnType::Text, true)], 3).unwrap_err(),
+        check(output(Selection::All, Vec::new(), Vec::new()), &[Field::new("c", ColumnType::Text, true)], 3)
+            .unwrap_err(),
         check(
             output(Selection::All, vec![column("d", ValuesResult::Int64(vec![]), None)], Vec::new()),
             &[Field::new("c", ColumnType::Int64, true)],
@@ -84,7 +85,11 @@ fn what_is_not_forbidden_is_taken() {
     let fields = [Field::new("t", ColumnType::Text, false), Field::new("j", ColumnType::Json, true)];
     let columns = vec![
         column("t", text(&[0, 1, 1], b"a\xff\xff"), Some(vec![0xff])),
-        column("j", ValuesResult::Json(PackedResult { offsets: vec![0, 1, 4], data: b"{[1]".to_vec() }), Some(vec![0b10])),
+        column(
+            "j",
+            ValuesResult::Json(PackedResult { offsets: vec![0, 1, 4], data: b"{[1]".to_vec() }),
+            Some(vec![0b10]),
+        ),
     ];
     let answer = check(output(Selection::Kept(vec![0b1111_1101]), columns, vec![failure(1)]), &fields, 3).unwrap();
     let Rows::Kept { mask, count } = answer.rows else { panic!("{answer:?}") };

@@ -14,7 +14,8 @@ use crate::plugin::bindings::types::{ColumnResult, PackedResult, ValuesResult};
 use crate::plugin::from_guest::check;
 
 fn echo(column: &ColumnParam<'_>) -> ColumnResult {
-    let packed = |packed: &PackedParam<'_>| PackedResult { offsets: packed.offsets.to_vec(), data: packed.data.to_vec() };
+    let packed =
+        |packed: &PackedParam<'_>| PackedResult { offsets: packed.offsets.to_vec(), data: packed.data.to_vec() };
     let values = match &column.values {
         ValuesParam::Boolean(bits) => ValuesResult::Boolean(bits.to_vec()),
         ValuesParam::Int64(values) => ValuesResult::Int64(values.to_vec()),
