@@ -51,7 +51,9 @@ fn change_replace_break_mend_delete() {
 
     // Mended.
     daemon.pipeline("numbers", &with("[[transform]]\nplugin = \"./mine.wasm\"\nconfig = { length = 4 }"));
-    wait_until("the mended file is in place", || daemon.status("numbers")["acequia"]["last_reload"]["kind"] == "swapped");
+    wait_until("the mended file is in place", || {
+        daemon.status("numbers")["acequia"]["last_reload"]["kind"] == "swapped"
+    });
 
     // Deleted: it drains and stops, and its checkpoint is kept.
     std::fs::remove_file(daemon.pipelines().join("numbers.toml")).unwrap();
