@@ -27,7 +27,7 @@ fn change_replace_break_mend_delete() {
     // A transform more: swapped in place, output follows.
     std::fs::copy(plugin("even-filter"), &wasm).unwrap();
     daemon.pipeline("numbers", &with("[[transform]]\nplugin = \"./mine.wasm\""));
-    wait_until("the transform is in place", || daemon.status("numbers")["acequia"]["reload"]["kind"] == "swapped");
+    wait_until("the transform is in place", || daemon.status("numbers")["acequia"]["last_reload"]["kind"] == "swapped");
     let before = rows(&daemon.out("numbers.jsonl"));
     daemon.wait_rows("numbers.jsonl", before + 100);
 
@@ -41,9 +41,9 @@ fn change_replace_break_mend_delete() {
 
     // A broken file changes nothing, and its error names the place.
     daemon.pipeline("numbers", &with("[[transform]]\nplugin = \"./mine.wasm\"\nconfg = { lenght = 3 }"));
-    wait_until("the error is seen", || daemon.status("numbers")["acequia"]["reload"]["kind"] == "rejected");
+    wait_until("the error is seen", || daemon.status("numbers")["acequia"]["last_reload"]["kind"] == "rejected");
     let status = daemon.status("numbers");
-    let error = status["acequia"]["reload"]["error"].as_str().unwrap();
+    let error = status["acequia"]["last_reload"]["error"].as_str().unwrap();
     assert!(error.contains("numbers.toml:8:1") && error.contains("confg") && error.contains("`config`"), "{error}");
     assert_eq!(status["acequia"]["state"], "RUNNING");
     let before = rows(&daemon.out("numbers.jsonl"));
@@ -51,7 +51,9 @@ fn change_replace_break_mend_delete() {
 
     // Mended.
     daemon.pipeline("numbers", &with("[[transform]]\nplugin = \"./mine.wasm\"\nconfig = { length = 4 }"));
-    wait_until("the mended file is in place", || daemon.status("numbers")["acequia"]["reload"]["kind"] == "swapped");
+    wait_until("the mended file is in place", || {
+        daemon.status("numbers")["acequia"]["last_reload"]["kind"] == "swapped"
+    });
 
     // Deleted: it drains and stops, and its checkpoint is kept.
     std::fs::remove_file(daemon.pipelines().join("numbers.toml")).unwrap();

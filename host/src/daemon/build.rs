@@ -37,6 +37,38 @@ pub struct Built {
     pub files: Vec<PathBuf>,
 }
 
+/// A pipeline whose plugins are compiled, and not asked anything yet.
+pub struct Found {
+    factories: Vec<Arc<PluginFactory>>,
+    dead_letter: Option<SinkStage>,
+    /// What tells two versions of it apart.
+    pub print: Print,
+    files: Vec<PathBuf>,
+}
+
+impl Found {
+    /// Ask every plugin for its plan, and see whether the columns fit from end to end.
+    ///
+    /// # Errors
+    /// What is wrong, with places in the file.
+    pub async fn build(self, config: &PipelineConfig) -> Result<Built, Diagnostics> {
+        let output = plan(config, &self.factories).await?;
+        check_sinks(config, &output)?;
+        let setup = Setup {
+            name: config.name.clone(),
+            base: config.base(),
+            hash: self.print.hash(),
+            source: config.source.clone(),
+            transforms: self.factories.into_iter().map(|factory| factory as Arc<dyn TransformFactory>).collect(),
+            sinks: config.sinks.clone(),
+            on_error: config.errors.on_error,
+            dead_letter: self.dead_letter,
+            delivery: config.delivery,
+        };
+        Ok(Built { setup: Arc::new(setup), print: self.print, files: self.files })
+    }
+}
+
 /// What tells two versions of a pipeline apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Print {
@@ -96,6 +128,19 @@ impl Builder {
         state: Option<&Path>,
         loaded: &mut Loaded,
     ) -> Result<Built, Diagnostics> {
+        self.find(config, state, loaded).await?.build(config).await
+    }
+
+    /// Find and compile, but start nothing: enough to tell whether something changed.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub async fn find(
+        &self,
+        config: &PipelineConfig,
+        state: Option<&Path>,
+        loaded: &mut Loaded,
+    ) -> Result<Found, Diagnostics> {
         let mut problems = Diagnostics::default();
         let mut factories: Vec<Arc<PluginFactory>> = Vec::new();
         let mut files = Vec::new();
@@ -123,15 +168,9 @@ impl Builder {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let output = plan(config, &factories).await?;
-        check_sinks(config, &output)?;
-
-        let dead_letter = match (config.errors.on_error, &config.errors.dead_letter) {
-            (OnError::DeadLetter, Some(stage)) => Some(stage.clone()),
-            (OnError::DeadLetter, None) => match state {
-                Some(state) => Some(self.default_dead_letter(config, state)?),
-                None => None,
-            },
+        let dead_letter = match (config.errors.on_error, &config.errors.dead_letter, state) {
+            (OnError::DeadLetter, Some(stage), _) => Some(stage.clone()),
+            (OnError::DeadLetter, None, Some(state)) => Some(self.default_dead_letter(config, state)?),
             _ => None,
         };
         let mut frame = blake3::Hasher::new();
@@ -142,18 +181,7 @@ impl Builder {
         }
         frame.update(format!("{:?} {:?} {:?}", config.errors.on_error, config.delivery, config.path).as_bytes());
         let print = Print { frame: frame.finalize().to_hex().to_string(), transforms };
-        let setup = Setup {
-            name: config.name.clone(),
-            base: config.base(),
-            hash: print.hash(),
-            source: config.source.clone(),
-            transforms: factories.into_iter().map(|factory| factory as Arc<dyn TransformFactory>).collect(),
-            sinks: config.sinks.clone(),
-            on_error: config.errors.on_error,
-            dead_letter,
-            delivery: config.delivery,
-        };
-        Ok(Built { setup: Arc::new(setup), print, files })
+        Ok(Found { factories, dead_letter, print, files })
     }
 
     async fn load(

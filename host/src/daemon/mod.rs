@@ -20,7 +20,7 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use board::{Board, Pass, ReloadRequest};
-pub use build::{Builder, Built, Change, Loaded, Print};
+pub use build::{Builder, Built, Change, Found, Loaded, Print};
 
 use crate::config::plugins::PluginPath;
 use crate::plugin::{Host, HostOptions};

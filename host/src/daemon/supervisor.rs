@@ -1,6 +1,6 @@
 //! From what lies in the directories to what runs.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,15 +57,28 @@ pub(super) struct Supervisor {
     board: Arc<Board>,
     running: BTreeMap<String, Running>,
     rejected: BTreeMap<String, Rejected>,
+    parsed: HashMap<PathBuf, Parsed>,
     generation: u64,
     /// A file was gone at the last pass: look again soon.
     hasty: bool,
 }
 
+/// A file as it was read at the last pass.
+struct Parsed {
+    hash: blake3::Hash,
+    config: Result<Arc<PipelineConfig>, Diagnostics>,
+}
+
 /// A file's pipeline as it should be.
 enum Wanted {
-    Pipeline(Box<PipelineConfig>, Built),
+    /// Something new.
+    Pipeline(Arc<PipelineConfig>, Built),
+    /// What runs.
+    Again,
+    /// Nothing can be said.
     Broken(Diagnostics),
+    /// What was tried before and did not work, with the reason.
+    Rejected(String),
 }
 
 impl Supervisor {
@@ -77,6 +90,7 @@ impl Supervisor {
             board,
             running: BTreeMap::new(),
             rejected: BTreeMap::new(),
+            parsed: HashMap::new(),
             generation: 0,
             hasty: false,
         }
@@ -119,8 +133,9 @@ impl Supervisor {
         let mut wanted = BTreeMap::new();
         let mut loaded = Loaded::new();
         let mut configs = Vec::new();
+        let known = std::mem::take(&mut self.parsed);
         for file in &found.files {
-            match config::load(&file.path, &self.builder.registry, &Env::Process) {
+            match self.parse(&file.path, &known) {
                 Ok(config) => configs.push(config),
                 Err(problems) => {
                     wanted.insert(file.name.clone(), Wanted::Broken(problems));
@@ -129,29 +144,32 @@ impl Supervisor {
         }
         let taken = self.taken(&configs);
         for config in configs {
-            let name = config.name.clone();
-            let problems = taken.get(&name).cloned();
-            let one = match problems {
-                Some(problems) => Wanted::Broken(problems),
-                None => match self.builder.build(&config, Some(self.store.dir()), &mut loaded).await {
-                    Ok(built) => Wanted::Pipeline(Box::new(config), built),
-                    Err(problems) => Wanted::Broken(problems),
-                },
+            self.board.beat();
+            let one = match taken.get(&config.name) {
+                Some(problems) => Wanted::Broken(problems.clone()),
+                None => self.want(&config, reason, &mut loaded).await,
             };
-            wanted.insert(name, one);
+            wanted.insert(config.name.clone(), one);
         }
         let mut changed = self.remove(&wanted, &found.unreadable, reason).await;
         let mut changes = Vec::new();
         for (name, one) in wanted {
             match one {
+                Wanted::Again => {
+                    if self.rejected.remove(&name).is_some() {
+                        self.board.status_of(&name).update(|facts| facts.reload = Some(reload("unchanged", None)));
+                        tracing::info!(pipeline = name, "the file is again what runs");
+                    }
+                }
                 Wanted::Broken(problems) => {
                     errors.push((name.clone(), problems.summary()));
                     self.reject(&name, None, &problems);
                 }
+                Wanted::Rejected(message) => errors.push((name, message)),
                 Wanted::Pipeline(config, built) => changes.push((config, built)),
             }
         }
-        changed += self.apply(changes, reason, &mut errors).await;
+        changed += self.apply(changes, &mut errors).await;
         if changed > 0 || reason == Reason::Start {
             self.generation += 1;
         }
@@ -160,10 +178,43 @@ impl Supervisor {
         pass
     }
 
+    /// A file's configuration; taken from the last pass if its text is the same.
+    fn parse(&mut self, path: &Path, known: &HashMap<PathBuf, Parsed>) -> Result<Arc<PipelineConfig>, Diagnostics> {
+        let text = config::read(path)?;
+        let hash = blake3::hash(text.as_bytes());
+        let config = match known.get(path) {
+            Some(parsed) if parsed.hash == hash => parsed.config.clone(),
+            _ => config::parse(&text, path, &self.builder.registry, &Env::Process).map(Arc::new),
+        };
+        self.parsed.insert(path.to_owned(), Parsed { hash, config: config.clone() });
+        config
+    }
+
+    /// What should become of a file that can be read. Plugins are only started if something changed.
+    async fn want(&self, config: &Arc<PipelineConfig>, reason: Reason, loaded: &mut Loaded) -> Wanted {
+        let found = match self.builder.find(config, Some(self.store.dir()), loaded).await {
+            Ok(found) => found,
+            Err(problems) => return Wanted::Broken(problems),
+        };
+        if self.running.get(&config.name).is_some_and(|running| running.print == found.print) {
+            return Wanted::Again;
+        }
+        if let Some(rejected) = self.rejected.get(&config.name)
+            && reason != Reason::Asked
+            && rejected.print.as_ref() == Some(&found.print)
+        {
+            return Wanted::Rejected(rejected.message.clone());
+        }
+        match found.build(config).await {
+            Ok(built) => Wanted::Pipeline(config.clone(), built),
+            Err(problems) => Wanted::Broken(problems),
+        }
+    }
+
     /// Configurations that want what another pipeline has. One that runs keeps what it has; of new ones the first by name
     /// gets it.
-    fn taken(&self, configs: &[PipelineConfig]) -> BTreeMap<String, Diagnostics> {
-        let mut order: Vec<&PipelineConfig> = configs.iter().collect();
+    fn taken(&self, configs: &[Arc<PipelineConfig>]) -> BTreeMap<String, Diagnostics> {
+        let mut order: Vec<&PipelineConfig> = configs.iter().map(Arc::as_ref).collect();
         let has_all = |config: &PipelineConfig| {
             let held = self.running.get(&config.name).map(|running| &running.exclusive);
             held.is_some_and(|held| config.exclusive().iter().all(|(what, _)| held.contains(what)))
@@ -213,12 +264,7 @@ impl Supervisor {
     }
 
     /// Start, swap or restart what differs, all at the same time: one that is slow to stop holds up no other.
-    async fn apply(
-        &mut self,
-        changes: Vec<(Box<PipelineConfig>, Built)>,
-        reason: Reason,
-        errors: &mut Vec<(String, String)>,
-    ) -> usize {
+    async fn apply(&mut self, changes: Vec<(Arc<PipelineConfig>, Built)>, errors: &mut Vec<(String, String)>) -> usize {
         let mut changed = 0;
         let mut reloads = Vec::new();
         for (config, built) in changes {
@@ -230,19 +276,6 @@ impl Supervisor {
                 continue;
             };
             let change = running.print.change(&built.print);
-            if change == Change::None {
-                if self.rejected.remove(&name).is_some() {
-                    running.pipeline.status().update(|facts| facts.reload = Some(reload("unchanged", None)));
-                    tracing::info!(pipeline = name, "the file is again what runs");
-                }
-                continue;
-            }
-            let rejected = self.rejected.get(&name);
-            if reason != Reason::Asked && rejected.is_some_and(|rejected| rejected.print.as_ref() == Some(&built.print))
-            {
-                errors.push((name, rejected.map(|rejected| rejected.message.clone()).unwrap_or_default()));
-                continue;
-            }
             reloads.push((name, config, built, exclusive, change));
         }
         let results = join_all(reloads.iter().map(|(name, _, built, _, change)| {

@@ -251,3 +251,7 @@ pub async fn watchdog(notifier: Arc<Notifier>, board: Arc<Board>, shutdown: impl
 #[cfg(test)]
 #[path = "systemd_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "packaging_tests.rs"]
+mod packaging;

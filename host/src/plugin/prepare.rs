@@ -152,12 +152,13 @@ impl Unfit {
             ArrowError::SchemaError(format!("the batch has no column {index}, where its schema has `{}`", read.name))
         })?;
         let values = self.cast(column, &read.name, from, read.kind);
+        // The cast may make nulls too: of JSON's. Those that it could not cast are listed already, and the first error counts.
         if !read.nullable
-            && let Some(nulls) = column.nulls()
+            && let Some(nulls) = values.nulls()
             && nulls.null_count() > 0
         {
             let message = format!("column `{}` is null", read.name);
-            self.errors.extend((0..column.len()).filter(|row| nulls.is_null(*row)).map(|row| (row, message.clone())));
+            self.errors.extend((0..values.len()).filter(|row| nulls.is_null(*row)).map(|row| (row, message.clone())));
         }
         Ok(values)
     }

@@ -375,6 +375,38 @@ fn csv_headers() {
 }
 
 #[test]
+fn csv_files_by_turns() {
+    let options = options(Format::Csv, &[]);
+    let mut decoder = Decoder::new(&options);
+    let (good, bad): (Arc<str>, Arc<str>) = ("good".into(), "bad".into());
+    let (good_header, bad_header) = (&b"a,b"[..], &b"a,a"[..]);
+    for turn in 0..3 {
+        decoder.set_header(good_header, &good, 1);
+        decoder.push(b"1,2", &good, 2 + turn);
+        decoder.set_header(bad_header, &bad, 1);
+        decoder.push(b"3,4", &bad, 2 + turn);
+    }
+    let batch = decoder.finish();
+    assert_eq!(batch.len(), 3);
+    // The header once, and each row under it.
+    assert_eq!(failures(&batch).iter().map(|failed| failed.0).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert!(batch.failed.iter().all(|failed| failed.partition == Some(bad.clone())));
+    // The file is written anew, with a header that is good.
+    let mut framer = Framer::new(&options, 100);
+    framer.feed(b"b,a\n5,6\n", &mut |frame| decoder.push_frame(&frame, &bad));
+    decoder.set_header(b"b,a", &bad, 1);
+    decoder.push(b"7,8", &bad, 3);
+    assert_eq!(rows(&decoder.finish()), [json!({ "a": "6", "b": "5" }), json!({ "a": "8", "b": "7" })]);
+    // A header that is too long: what is left of it is no header at the next turn either.
+    let mut framer = Framer::new(&options, 10);
+    framer.feed(b"aaaaaaaa,bbbbbbbb\n1,2\n", &mut |frame| decoder.push_frame(&frame, &bad));
+    decoder.set_header(b"aaaaaaaa,b", &bad, 1);
+    decoder.push(b"3,4", &bad, 3);
+    let batch = decoder.finish();
+    assert_eq!((batch.len(), batch.failed.len()), (0, 3));
+}
+
+#[test]
 fn counts_and_origins() {
     let mut decoder = Decoder::new(&options(Format::Text, &[]));
     let (first, second): (Arc<str>, Arc<str>) = ("a".into(), "b".into());

@@ -1,7 +1,7 @@
 //! A listener on a free port with a runtime of its own, and a client that shows the bytes.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,10 +54,9 @@ impl Server {
         stream
     }
 
-    /// Send bytes and nothing after them, and read until the server closes.
+    /// Send bytes, and read until the server closes. (To close this side first would be to hang up.)
     pub(super) fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect(bytes);
-        let _ = stream.shutdown(Shutdown::Write);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         String::from_utf8(answer).unwrap()
