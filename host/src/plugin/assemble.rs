@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use acequia_connector_api::{Batch, FailedRow, Origin};
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use acequia_connector_api::{Batch, ByteSize, FailedRow, Origin};
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder};
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_schema::{ArrowError, DataType, SchemaRef};
 use arrow_select::concat::concat_batches;
 use arrow_select::filter::FilterBuilder;
 use arrow_select::take::take;
@@ -42,6 +43,17 @@ pub(crate) struct FreshLayout {
     pub(crate) slots: Vec<Place>,
 }
 
+/// Why there is no output.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AssembleError {
+    /// The rows that the plugin repeats, with all that passes by it.
+    #[error("with the rows that it repeats, the output has more than {0} (raise limits.output if it needs more)")]
+    TooLarge(ByteSize),
+    /// See [`Assembled::new`].
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+}
+
 impl FreshLayout {
     /// The rows of an aggregate.
     pub(crate) fn build(&self, columns: &[ArrayRef], count: usize) -> Result<RecordBatch, ArrowError> {
@@ -57,12 +69,18 @@ impl Assembled {
     /// The output of `answer` for `input`.
     ///
     /// # Errors
-    /// Arrow's, if the columns don't fit their schema: the checks before this leave no case that is known.
-    pub(crate) fn new(input: &Prepared, answer: Answer, fresh: &FreshLayout) -> Result<Self, ArrowError> {
+    /// If rows are repeated so often that the output is larger than `output_limit`. Arrow's, if the columns don't fit their
+    /// schema: the checks before this leave no case that is known.
+    pub(crate) fn new(
+        input: &Prepared,
+        answer: Answer,
+        fresh: &FreshLayout,
+        output_limit: ByteSize,
+    ) -> Result<Self, AssembleError> {
         let Answer { rows, columns, failed } = answer;
         let length = input.len();
         match rows {
-            Rows::All if failed.is_empty() => Self::unchanged(input, &columns),
+            Rows::All if failed.is_empty() => Ok(Self::unchanged(input, &columns)?),
             Rows::All => {
                 let mut mask = BooleanBufferBuilder::new(length);
                 mask.append_n(length, true);
@@ -72,11 +90,14 @@ impl Assembled {
                 let columns = columns.iter().map(|column| arrow_select::filter::filter(column, &filter));
                 let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>()?;
                 let count = length - failed.len();
-                Self::filtered(input, &columns, mask, count, failed)
+                Ok(Self::filtered(input, &columns, mask, count, failed)?)
             }
-            Rows::Kept { count, .. } if count == length => Self::unchanged(input, &columns),
-            Rows::Kept { mask, count } => Self::filtered(input, &columns, mask, count, failed),
+            Rows::Kept { count, .. } if count == length => Ok(Self::unchanged(input, &columns)?),
+            Rows::Kept { mask, count } => Ok(Self::filtered(input, &columns, mask, count, failed)?),
             Rows::Picked { rows, used } => {
+                if rows.len() > length {
+                    check_size(input, &rows, output_limit)?;
+                }
                 let indices = UInt32Array::from(rows.clone());
                 let take = |column: &ArrayRef| take(column, &indices, None);
                 let output = build(input, &columns, rows.len(), take)?;
@@ -168,6 +189,42 @@ pub(crate) fn join(
     Ok(Applied { batch: Batch { rows, origin, failed }, dropped, added })
 }
 
+/// A few bytes of indices can repeat a long row a million times: count before anything is copied. The values of Arrow's
+/// text are at most 2 GiB in any case.
+fn check_size(input: &Prepared, rows: &[u32], limit: ByteSize) -> Result<(), AssembleError> {
+    let limit_of_arrow = i32::MAX as u64;
+    let mut total: u64 = 0;
+    for slot in &input.layout.slots {
+        let column = match slot {
+            Place::Input(index) => input.rows.columns().get(*index),
+            Place::Cast(index) => input.casts.get(*index),
+            Place::Add(_) => None,
+        };
+        let Some(column) = column else { continue };
+        let offsets = match column.data_type() {
+            DataType::Utf8 => column.as_string_opt::<i32>().map(|text| text.value_offsets()),
+            DataType::Binary => column.as_binary_opt::<i32>().map(|binary| binary.value_offsets()),
+            _ => None,
+        };
+        let bytes = match offsets {
+            Some(offsets) => rows.iter().map(|row| length_of(offsets, *row as usize) + 4).sum(),
+            None => rows.len() as u64 * 8,
+        };
+        total = total.saturating_add(bytes);
+        if total > limit.0 || bytes > limit_of_arrow {
+            return Err(AssembleError::TooLarge(limit));
+        }
+    }
+    Ok(())
+}
+
+fn length_of(offsets: &[i32], row: usize) -> u64 {
+    match offsets.get(row..row + 2) {
+        Some([start, end]) => u64::from(end.abs_diff(*start)),
+        _ => 0,
+    }
+}
+
 fn build(
     input: &Prepared,
     adds: &[ArrayRef],
@@ -188,3 +245,6 @@ fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, length: usize) -> Result<Re
     let options = RecordBatchOptions::new().with_row_count(Some(length));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,6 +42,9 @@ pub(crate) enum Rows {
 pub(crate) fn check(output: Output, adds: &[Field], input: usize) -> Result<Answer, String> {
     let mut failed = check_failed(output.failed, input)?;
     let (rows, length) = check_rows(output.rows, input, &failed)?;
+    if matches!(rows, Rows::Fresh(1..)) && adds.is_empty() {
+        return Err(format!("{length} fresh rows, which have only added columns, and the plan adds none"));
+    }
     if output.columns.len() != adds.len() {
         return Err(format!("{} columns, where the plan adds {}", output.columns.len(), adds.len()));
     }

@@ -8,10 +8,10 @@ use acequia_connector_api::{Batch, Origin, RowSchema};
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 
-use super::assemble::{Assembled, FreshLayout};
+use super::assemble::{AssembleError, Assembled, FreshLayout};
 use super::bindings::{transform, types};
 use super::component::Plugin;
-use super::error::{Failure, PluginError, PluginErrorKind};
+use super::error::{Cause, Failure, PluginError, PluginErrorKind};
 use super::from_guest::{self, Rows};
 use super::instance::{Instance, Recipe};
 use super::linker::LinkedGrants;
@@ -208,8 +208,11 @@ impl PluginTransform {
             Ok(answer) => answer,
             Err(message) => return Ok(Err(Failure::nonsense("apply", message))),
         };
-        let assembled = Assembled::new(input, answer, &self.fresh);
-        Ok(assembled.map_err(|error| Failure::nonsense("apply", error)))
+        let assembled = Assembled::new(input, answer, &self.fresh, self.recipe.limits.output);
+        Ok(assembled.map_err(|error| match error {
+            AssembleError::TooLarge(_) => Failure { cause: Cause::Size, message: error.to_string() },
+            AssembleError::Arrow(error) => Failure::nonsense("apply", error),
+        }))
     }
 
     /// What `tick` returned.

@@ -71,6 +71,7 @@ fn selections_that_break_the_contract() {
         of_rows(Selection::Kept(vec![0; 3]), Vec::new()),
         of_rows(Selection::Some(vec![9, 10]), Vec::new()),
         of_rows(Selection::Some(vec![u32::MAX]), Vec::new()),
+        of_rows(Selection::Fresh(u32::MAX), Vec::new()),
         of_rows(Selection::All, vec![failure(10)]),
         of_rows(Selection::All, vec![failure(3), failure(3)]),
         of_rows(Selection::Kept(vec![0b1000, 0]), vec![failure(3)]),
