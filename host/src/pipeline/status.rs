@@ -1,6 +1,6 @@
 //! What can be seen of a pipeline from outside while it runs: counts, states, errors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -60,7 +60,7 @@ impl StageCounters {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Say how often this run's guest was replaced so far; returns how many of those are new since `before`.
+    /// This run's guest was replaced `now` times so far, of which `before` are counted already.
     pub fn replaced(&self, before: u64, now: u64) {
         self.replaced.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
     }
@@ -201,6 +201,8 @@ pub struct Facts {
     pub warnings: Vec<String>,
     /// What it reads from and writes to.
     pub connectors: Connectors,
+    /// The stages that don't work for now and try again by themselves.
+    pub retrying: BTreeSet<String>,
 }
 
 /// What can be seen of a pipeline.
@@ -233,6 +235,7 @@ impl PipelineStatus {
                 progress: None,
                 warnings: Vec::new(),
                 connectors: Connectors::default(),
+                retrying: BTreeSet::new(),
             }),
             stages: Mutex::new(Vec::new()),
             pulse: AtomicU64::new(0),
@@ -268,14 +271,30 @@ impl PipelineStatus {
         facts.last_error = Some(trouble);
     }
 
-    /// It works (again).
-    pub fn works(&self) {
+    /// A stage does not work for now, and tries again by itself.
+    pub fn retrying(&self, stage: &str, message: &str) {
+        self.trouble(message);
         let mut facts = self.lock();
-        facts.first_error = None;
+        facts.retrying.insert(stage.to_owned());
+        facts.state = State::Retrying;
+    }
+
+    /// A stage works (again). The pipeline does when all of them do.
+    pub fn recovered(&self, stage: &str) {
+        let mut facts = self.lock();
+        if facts.retrying.remove(stage) && facts.retrying.is_empty() {
+            facts.state = State::Running;
+        }
+    }
+
+    /// A run is open: rows can flow.
+    pub fn opened(&self) {
+        let mut facts = self.lock();
+        facts.retrying.clear();
         facts.state = State::Running;
     }
 
-    /// It has run for a while without a new error: the first one is history.
+    /// Everything that came in is confirmed: the first error is history, unless a stage still tries.
     pub fn settled(&self) {
         let mut facts = self.lock();
         if facts.state == State::Running {
@@ -283,7 +302,7 @@ impl PipelineStatus {
         }
     }
 
-    /// The counters of a stage, made at its first mention. `place` is its index among the stages in order of flow.
+    /// The counters of a stage, made at its first mention.
     pub fn stage(&self, id: &str) -> Arc<StageCounters> {
         let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
         match stages.iter().find(|(name, _)| name == id) {
