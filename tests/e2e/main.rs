@@ -1,3 +1,4 @@
 //! End-to-end tests: the daemon as its users run it.
 
+mod course;
 mod quickstart;
