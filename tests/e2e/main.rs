@@ -1,4 +1,5 @@
 //! End-to-end tests: the daemon as its users run it.
 
 mod course;
+mod crash;
 mod quickstart;
