@@ -2,4 +2,6 @@
 
 mod course;
 mod crash;
+mod editors;
 mod quickstart;
+mod reloads;
