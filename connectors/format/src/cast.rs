@@ -118,3 +118,263 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ColumnType::*;
+    use acequia_connector_api::row_to_json;
+    use arrow_array::RecordBatch;
+    use serde_json::{Value, json};
+
+    /// A column from JSON values (binary from text).
+    fn column(kind: ColumnType, values: &[Value]) -> ArrayRef {
+        let mut builder = ColumnBuilder::new(kind, 0);
+        for value in values {
+            let text = value.to_string();
+            let scalar = match (value, kind) {
+                (Value::Null, _) => Scalar::Null,
+                (Value::String(text), Json) => Scalar::Json(text),
+                (Value::String(text), _) => Scalar::Text(text),
+                (Value::Number(number), Timestamp) => Scalar::Timestamp(number.as_i64().unwrap()),
+                _ => Scalar::Json(&text),
+            };
+            builder.push(scalar).unwrap();
+        }
+        builder.finish()
+    }
+
+    /// What a column holds, as JSON; for `json` the text of each value.
+    fn values(array: &ArrayRef, kind: ColumnType) -> Vec<Value> {
+        if kind == Json {
+            return array.as_string::<i32>().iter().map(Value::from).collect();
+        }
+        let field = kind.arrow_field("v", true);
+        let schema = Arc::new(arrow_schema::Schema::new(vec![field]));
+        let rows = RecordBatch::try_new(schema, vec![array.clone()]).unwrap();
+        (0..rows.num_rows()).map(|row| row_to_json(&rows, row)["v"].clone()).collect()
+    }
+
+    /// Values, and what each becomes; a text that starts with `!` is the end of the message with which it is refused.
+    fn check(from: ColumnType, to: ColumnType, table: &[(Value, Value)]) {
+        let given: Vec<Value> = table.iter().map(|(given, _)| given.clone()).collect();
+        let cast = cast_column(&column(from, &given), from, to);
+        let mut failed = cast.failed.iter();
+        for (row, found) in values(&cast.values, to).into_iter().enumerate() {
+            match &table[row].1 {
+                Value::String(text) if text.starts_with('!') => {
+                    let (at, error) = failed.next().unwrap();
+                    assert_eq!((*at, found), (row, Value::Null), "{from} to {to}");
+                    assert_eq!(format!("!{error}"), *text, "{from} to {to}");
+                }
+                expected => assert_eq!(found, *expected, "{from} to {to}, {}", given[row]),
+            }
+        }
+        assert_eq!(failed.next(), None);
+        assert_eq!(cast.values.len(), table.len());
+    }
+
+    #[test]
+    fn text() {
+        let no = |value: &str, to: &str| json!(format!("!can't cast {value:?} to {to}"));
+        check(
+            Text,
+            Int64,
+            &[
+                (json!("42"), json!(42)),
+                (json!("-9223372036854775808"), json!(i64::MIN)),
+                (json!("9223372036854775808"), no("9223372036854775808", "int64")),
+                (json!("+7"), json!(7)),
+                (json!("1.0"), no("1.0", "int64")),
+                (json!(" 1"), no(" 1", "int64")),
+                (json!(""), no("", "int64")),
+                (json!(null), json!(null)),
+            ],
+        );
+        check(
+            Text,
+            Float64,
+            &[
+                (json!("15.5"), json!(15.5)),
+                (json!("-0.5e-3"), json!(-0.0005)),
+                (json!("7"), json!(7.0)),
+                (json!("9007199254740993"), no("9007199254740993", "float64")),
+                (json!("15,5"), no("15,5", "float64")),
+            ],
+        );
+        check(
+            Text,
+            Boolean,
+            &[(json!("true"), json!(true)), (json!("False"), json!(false)), (json!("1"), no("1", "boolean"))],
+        );
+        // Micros by Python's datetime, as in `parse`.
+        check(
+            Text,
+            Timestamp,
+            &[
+                (json!("2020-04-13 12:09:37.768982"), json!("2020-04-13T12:09:37.768982Z")),
+                (json!("2020-04-13T14:09:37+02:00"), json!("2020-04-13T12:09:37.000000Z")),
+                (json!("1586779777"), no("1586779777", "timestamp")),
+            ],
+        );
+        // Base64 by Python.
+        check(Text, Binary, &[(json!("é"), json!("w6k=")), (json!(""), json!(""))]);
+        check(
+            Text,
+            Json,
+            &[
+                (json!("{\"a\": [1, 2]}"), json!("{\"a\":[1,2]}")),
+                (json!("12345678901234567890.5"), json!("12345678901234567890.5")),
+                (json!("abc"), json!("!can't cast \"abc\" to json: it is not valid JSON")),
+            ],
+        );
+    }
+
+    #[test]
+    fn numbers_and_booleans() {
+        let range = ": it is not a whole number in the range of int64";
+        check(
+            Int64,
+            Float64,
+            &[
+                (json!(42), json!(42.0)),
+                (json!(1i64 << 60), json!(1_152_921_504_606_846_976.0)),
+                (
+                    json!(9_007_199_254_740_993i64),
+                    json!("!can't cast 9007199254740993 to float64: float64 can't hold it exactly"),
+                ),
+                (json!(null), json!(null)),
+            ],
+        );
+        check(Int64, Float64, &[(json!(-3), json!(-3.0)), (json!(null), json!(null))]);
+        check(
+            Int64,
+            Boolean,
+            &[(json!(0), json!(false)), (json!(1), json!(true)), (json!(2), json!("!can't cast 2 to boolean"))],
+        );
+        check(Int64, Text, &[(json!(-42), json!("-42"))]);
+        check(Int64, Binary, &[(json!(1), json!("MQ=="))]);
+        check(Int64, Json, &[(json!(-42), json!("-42"))]);
+        let unit = "!can't cast 1 to timestamp: a number alone has no unit of time, write a date and time";
+        check(Int64, Timestamp, &[(json!(1), json!(unit))]);
+        check(
+            Float64,
+            Int64,
+            &[
+                (json!(3.0), json!(3)),
+                (json!(-0.0), json!(0)),
+                (json!(3.5), json!(format!("!can't cast 3.5 to int64{range}"))),
+                (json!(1e19), json!(format!("!can't cast 1e+19 to int64{range}"))),
+            ],
+        );
+        check(
+            Float64,
+            Text,
+            &[(json!(15.5), json!("15.5")), (json!(1.0), json!("1.0")), (json!(1e300), json!("1e+300"))],
+        );
+        check(Float64, Json, &[(json!(0.1), json!("0.1"))]);
+        check(Float64, Boolean, &[(json!(1.0), json!("!can't cast 1.0 to boolean"))]);
+        check(Boolean, Int64, &[(json!(true), json!(1)), (json!(false), json!(0))]);
+        check(Boolean, Float64, &[(json!(true), json!(1.0))]);
+        check(Boolean, Text, &[(json!(true), json!("true"))]);
+        check(Boolean, Json, &[(json!(false), json!("false"))]);
+        check(Boolean, Timestamp, &[(json!(true), json!("!can't cast true to timestamp"))]);
+    }
+
+    #[test]
+    fn what_is_no_number() {
+        let floats: ArrayRef = Arc::new(Float64Array::from(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY]));
+        let texts = cast_column(&floats, Float64, Text);
+        assert_eq!(values(&texts.values, Text), [json!("NaN"), json!("Infinity"), json!("-Infinity")]);
+        let back = cast_column(&texts.values, Text, Float64);
+        assert!(back.values.as_primitive::<Float64Type>().value(0).is_nan());
+        assert_eq!(back.values.as_primitive::<Float64Type>().value(2), f64::NEG_INFINITY);
+        let none = cast_column(&floats, Float64, Json);
+        assert_eq!(none.failed[1].1, "can't cast Infinity to json: JSON has no such number");
+        assert_eq!(cast_column(&floats, Float64, Int64).failed.len(), 3);
+    }
+
+    #[test]
+    fn timestamps() {
+        // Python: datetime(2020, 4, 13, 12, 9, 37, 768982, timezone.utc).timestamp() * 1e6
+        let time = json!(1_586_779_777_768_982i64);
+        check(Timestamp, Text, &[(time.clone(), json!("2020-04-13T12:09:37.768982Z"))]);
+        check(Timestamp, Json, &[(time.clone(), json!("\"2020-04-13T12:09:37.768982Z\""))]);
+        check(Timestamp, Int64, &[(time.clone(), time.clone())]);
+        check(Timestamp, Float64, &[(time, json!("!can't cast 2020-04-13T12:09:37.768982Z to float64"))]);
+    }
+
+    #[test]
+    fn binary() {
+        check(Binary, Text, &[(json!("é"), json!("é"))]);
+        check(Binary, Float64, &[(json!("15.5"), json!(15.5)), (json!("x"), json!("!can't cast \"x\" to float64"))]);
+        check(Binary, Json, &[(json!("[ 1 ]"), json!("[1]"))]);
+        let bytes: ArrayRef = Arc::new(BinaryArray::from(vec![&b"\xff"[..], b"ok"]));
+        let cast = cast_column(&bytes, Binary, Text);
+        assert_eq!(values(&cast.values, Text), [json!(null), json!("ok")]);
+        assert_eq!(cast.failed, [(0, "can't cast 1 bytes (base64 /w==) to text: it is not valid UTF-8".to_owned())]);
+    }
+
+    #[test]
+    fn json_values() {
+        check(
+            Json,
+            Int64,
+            &[
+                (json!("42"), json!(42)),
+                (json!("42.0"), json!(42)),
+                (json!("\"42\""), json!(42)),
+                (json!("true"), json!(1)),
+                (json!("null"), json!(null)),
+                (json!("[1]"), json!("!can't cast [1] to int64")),
+            ],
+        );
+        check(
+            Json,
+            Float64,
+            &[(json!("15.50"), json!(15.5)), (json!("\"15.5\""), json!(15.5)), (json!("1"), json!(1.0))],
+        );
+        check(
+            Json,
+            Boolean,
+            &[(json!("true"), json!(true)), (json!("\"false\""), json!(false)), (json!("1"), json!(true))],
+        );
+        check(
+            Json,
+            Text,
+            &[
+                (json!("\"a\\n\\\"b\""), json!("a\n\"b")),
+                (json!("15.50"), json!("15.50")),
+                (json!("{\"a\": 1}"), json!("{\"a\":1}")),
+                (json!("null"), json!(null)),
+                (json!("\"\\ud800\""), json!("!can't cast \"\\ud800\" to text: it is not valid UTF-8")),
+            ],
+        );
+        check(Json, Timestamp, &[(json!("\"2020-04-13\""), json!("2020-04-13T00:00:00.000000Z"))]);
+        check(Json, Binary, &[(json!("\"é\""), json!("w6k="))]);
+    }
+
+    #[test]
+    fn the_same_type_is_the_same_memory() {
+        for kind in ColumnType::ALL {
+            let column = column(kind, &[json!(null)]);
+            let cast = cast_column(&column, kind, kind);
+            assert!(Arc::ptr_eq(&column, &cast.values) && cast.failed.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_column_of_another_type_than_it_is_said_to_be() {
+        let cast = cast_column(&column(Int64, &[json!(1), json!(null)]), Text, Float64);
+        assert_eq!(cast.failed, [(0, "can't cast to float64: the column is not text but Int64".to_owned())]);
+        assert_eq!(cast.values.null_count(), 2);
+    }
+
+    #[test]
+    fn a_slice_of_a_column() {
+        let whole = column(Text, &[json!("x"), json!("1"), json!(null), json!("y")]);
+        let cast = cast_column(&whole.slice(1, 3), Text, Int64);
+        assert_eq!(values(&cast.values, Int64), [json!(1), json!(null), json!(null)]);
+        assert_eq!(cast.failed[0].0, 2);
+    }
+}

@@ -337,7 +337,7 @@ fn write_json(value: Scalar<'_>, out: &mut String) -> Result<(), Reason> {
     }
 }
 
-/// The shortest text that reads back as the same double: `15.5`, `1.0`, `1e300`, `NaN`, `Infinity`.
+/// The shortest text that reads back as the same double: `15.5`, `1.0`, `1e+300`, `NaN`, `Infinity`.
 pub(crate) fn float_text(value: f64) -> String {
     if value.is_nan() {
         "NaN".to_owned()

@@ -235,3 +235,73 @@ impl CsvOptions {
         u8::try_from(self.quote).unwrap_or(b'"')
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Table {
+        format: Format,
+        schema: Option<SchemaConfig>,
+        #[serde(default)]
+        csv: CsvOptions,
+    }
+
+    fn parse(text: &str) -> FormatOptions {
+        let Table { format, schema, csv } = toml::from_str(text).unwrap();
+        FormatOptions { format, schema, csv }
+    }
+
+    #[test]
+    fn a_connector_table() {
+        let options = parse("format = \"csv\"\nschema = { a = \"float64\" }\n[csv]\ndelimiter = \";\"");
+        assert_eq!(options.schema.as_ref().unwrap().get("a"), Some(ColumnType::Float64));
+        assert_eq!(options.csv, CsvOptions { delimiter: ';', ..CsvOptions::default() });
+        assert!(toml::from_str::<Table>("format = \"csv\"\ncsv = { delimeter = \";\" }").is_err());
+        let error = toml::from_str::<Table>("format = \"csv\"\nschema = { a = \"float\" }").unwrap_err().to_string();
+        assert!(error.contains("float64"), "{error}");
+        let schema = serde_json::to_value(schemars::schema_for!(Table)).unwrap();
+        assert_eq!(schema["$defs"]["ColumnTypes"]["additionalProperties"]["$ref"], "#/$defs/ColumnType");
+    }
+
+    #[test]
+    fn what_can_not_be_right() {
+        for (text, key) in [
+            ("format = \"json\"\nschema = {}", "schema"),
+            ("format = \"text\"\nschema = { a = \"int64\" }", "schema.a"),
+            ("format = \"raw\"\nschema = { value = \"int64\", a = \"int64\" }", "schema.a"),
+            ("format = \"csv\"\ncsv = { delimiter = \"é\" }", "csv.delimiter"),
+            ("format = \"csv\"\ncsv = { delimiter = \"\\n\" }", "csv.delimiter"),
+            ("format = \"csv\"\ncsv = { quote = \",\" }", "csv.quote"),
+            ("format = \"csv\"\ncsv = { columns = [\"a\"] }", "csv.columns"),
+            ("format = \"csv\"\ncsv = { header = false, columns = [\"a\", \"a\"] }", "csv.columns"),
+            ("format = \"csv\"\nschema = { b = \"text\" }\ncsv = { header = false, columns = [\"a\"] }", "schema.b"),
+            ("format = \"csv\"\nschema = { _c01 = \"text\" }\ncsv = { header = false }", "schema._c01"),
+        ] {
+            assert_eq!(parse(text).check().unwrap_err().key, key, "{text}");
+        }
+        for text in [
+            "format = \"json\"",
+            "format = \"text\"\nschema = { value = \"int64\" }",
+            "format = \"csv\"\nschema = { _c1 = \"text\" }\ncsv = { header = false }",
+            "format = \"csv\"\nschema = { b = \"text\" }\ncsv = { header = false, columns = [\"a\", \"b\"] }",
+        ] {
+            parse(text).check().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_known_before_the_first_row() {
+        let value = |kind, nullable| RowSchema::closed(vec![Field::new("value", kind, nullable)]);
+        assert_eq!(parse("format = \"text\"").row_schema(), value(ColumnType::Text, false));
+        assert_eq!(parse("format = \"raw\"").row_schema(), value(ColumnType::Binary, false));
+        let declared = parse("format = \"text\"\nschema = { value = \"int64\" }");
+        assert_eq!(declared.row_schema(), value(ColumnType::Int64, true));
+        assert_eq!(parse("format = \"json\"").row_schema(), RowSchema::unknown());
+        assert_eq!(parse("format = \"csv\"").row_schema(), RowSchema::unknown());
+        let bare = parse("format = \"csv\"\ncsv = { header = false, columns = [\"value\"] }");
+        assert_eq!(bare.row_schema(), value(ColumnType::Text, true));
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// 2^53: up to here a double holds every integer.
+/// 2^53: up to here a double holds every integer. What has been rounded to it may have been the next one.
 pub(crate) const EXACT: i64 = 1 << 53;
 
 /// `true` or `false`, in any case of letters.
@@ -22,7 +22,7 @@ pub(crate) fn float64(text: &str) -> Option<f64> {
     let value: f64 = text.parse().ok()?;
     let digits = text.trim_start_matches(['+', '-']);
     let whole = digits.bytes().all(|byte| byte.is_ascii_digit());
-    if whole && value.abs() > EXACT as f64 {
+    if whole && value.abs() >= EXACT as f64 {
         // Rare: with a precision, Rust prints a double's exact value.
         return (format!("{:.0}", value.abs()) == digits.trim_start_matches('0')).then_some(value);
     }
@@ -48,7 +48,7 @@ pub(crate) fn json_int64(literal: &str) -> Option<i64> {
     literal.parse().ok().or_else(|| {
         let value: f64 =
             literal.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E')).then(|| literal.parse().ok())??;
-        (value.abs() <= EXACT as f64).then(|| float_to_int64(value)).flatten()
+        (value.abs() < EXACT as f64).then(|| float_to_int64(value)).flatten()
     })
 }
 
@@ -153,7 +153,9 @@ pub fn parse_timestamp(text: &str) -> Option<i64> {
         micros = time_of_day(&mut rest)? - 60_000_000 * offset_minutes(&mut rest)?;
     }
     rest.0.is_empty().then_some(())?;
-    days_from_civil(year, month, day).checked_mul(86_400_000_000)?.checked_add(micros)
+    // The first day of the range begins before it.
+    let micros = i128::from(days_from_civil(year, month, day)) * 86_400_000_000 + i128::from(micros);
+    i64::try_from(micros).ok()
 }
 
 fn time_of_day(rest: &mut Digits<'_>) -> Option<i64> {

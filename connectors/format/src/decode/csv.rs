@@ -1,5 +1,8 @@
 //! CSV records to rows.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use acequia_connector_api::ColumnType;
 
 use super::MAX_COLUMNS;
@@ -14,6 +17,10 @@ pub(super) struct CsvRows {
     /// Whether the first record is a header. If not, it says how many columns there are.
     has_header: bool,
     header: Header,
+    /// The record that `header` was read from, if it is known from one.
+    record: Vec<u8>,
+    /// Why the headers of these partitions can't be used.
+    broken: HashMap<Arc<str>, String>,
     /// For fields with quotes inside.
     scratch: String,
 }
@@ -32,6 +39,8 @@ impl CsvRows {
             quoting: Quoting::new(options),
             has_header: options.header,
             header: Header::Missing,
+            record: Vec::new(),
+            broken: HashMap::new(),
             scratch: String::new(),
         }
     }
@@ -43,17 +52,43 @@ impl CsvRows {
         }
     }
 
-    pub(super) fn break_header(&mut self, error: &str) {
-        self.header = Header::Broken(format!("the CSV header can't be used: {error}"));
+    pub(super) fn break_header(&mut self, error: &str, partition: Option<&Arc<str>>) {
+        let error = format!("the CSV header can't be used: {error}");
+        if let Some(partition) = partition {
+            // Connections come and go. To forget a broken header costs no more than to report it once again.
+            if self.broken.len() >= MAX_COLUMNS {
+                self.broken.clear();
+            }
+            self.broken.insert(partition.clone(), error.clone());
+        }
+        self.header = Header::Broken(error);
+    }
+
+    /// A partition begins anew, with another header.
+    pub(super) fn begin(&mut self, partition: &Arc<str>) {
+        self.broken.remove(partition);
+    }
+
+    /// Whether the header of this partition is known to be broken. If so, it is the header from now on.
+    pub(super) fn is_broken(&mut self, partition: &Arc<str>) -> bool {
+        let Some(error) = self.broken.get(partition) else { return false };
+        self.header = Header::Broken(error.clone());
+        true
     }
 
     pub(super) fn set_header(&mut self, record: &[u8], columns: &mut Columns, rows: usize) -> Result<(), String> {
+        // At every turn of a file that takes turns with others.
+        if self.record == record && matches!(self.header, Header::Known(_, _)) {
+            return Ok(());
+        }
         let text = str::from_utf8(record).map_err(|_| "the CSV header is not valid UTF-8")?;
         let mut names = Vec::new();
         self.quoting.fields(text, &mut self.scratch, |index, field, _| {
             names.push(if field.is_empty() { format!("_c{index}") } else { field.to_owned() });
         });
-        self.set_names(names, columns, rows)
+        self.set_names(names, columns, rows)?;
+        self.record = record.to_vec();
+        Ok(())
     }
 
     pub(super) fn set_names(&mut self, names: Vec<String>, columns: &mut Columns, rows: usize) -> Result<(), String> {
@@ -81,6 +116,7 @@ impl CsvRows {
             })
             .collect();
         self.header = Header::Known(names, targets);
+        self.record.clear();
         Ok(())
     }
 

@@ -140,14 +140,19 @@ impl Decoder {
     /// What a framer found: a record, a record known to be bad, or a header. The place of a row is its line.
     pub fn push_frame(&mut self, frame: &Frame<'_>, partition: &Arc<str>) {
         let place = i64::try_from(frame.line).unwrap_or(i64::MAX);
+        if frame.header
+            && let Rows::Csv(rows) = &mut self.rows_of
+        {
+            rows.begin(partition);
+        }
         match &frame.error {
             Some(error) => {
-                self.fail(frame.record, partition, place, error.clone());
                 if frame.header
                     && let Rows::Csv(rows) = &mut self.rows_of
                 {
-                    rows.break_header(error);
+                    rows.break_header(error, Some(partition));
                 }
+                self.fail(frame.record, partition, place, error.clone());
             }
             None if frame.header => self.set_header(frame.record, partition, place),
             None => self.push(frame.record, partition, place),
@@ -209,12 +214,16 @@ impl Decoder {
         });
     }
 
-    /// The header of the CSV file whose records follow; for other formats nothing. Each file has its own: files that are read by
-    /// turns need a decoder each. A header that can't be used becomes a failed row, and so does every row after it.
+    /// The header of the CSV file whose records follow; for other formats nothing. Where one decoder reads several files by
+    /// turns, call it at each turn. A header that can't be used becomes a failed row (once for each partition, until
+    /// [`Decoder::push_frame`] brings it another), and so does every row under it.
     pub fn set_header(&mut self, record: &[u8], partition: &Arc<str>, place: i64) {
         let Rows::Csv(rows) = &mut self.rows_of else { return };
+        if rows.is_broken(partition) {
+            return;
+        }
         if let Err(error) = rows.set_header(record, &mut self.columns, self.rows) {
-            rows.break_header(&error);
+            rows.break_header(&error, Some(partition));
             self.fail(record, partition, place, error);
         }
     }
@@ -223,7 +232,7 @@ impl Decoder {
         if let Rows::Csv(rows) = &mut self.rows_of
             && let Err(error) = rows.set_names(names, &mut self.columns, self.rows)
         {
-            rows.break_header(&error);
+            rows.break_header(&error, None);
         }
     }
 

@@ -78,12 +78,8 @@ impl JsonFramer {
 
     /// See [`super::Framer::finish`].
     pub fn finish(&mut self, each: &mut impl FnMut(Frame<'_>)) {
-        let mut cut_off = false;
-        self.carry.feed(&[], |data, base| {
-            cut_off = !data.is_empty() || self.core.value.is_some();
-            self.core.process(data, base, true, each)
-        });
-        if std::mem::take(&mut self.core.array) && !cut_off {
+        self.carry.feed(&[], |data, base| self.core.process(data, base, true, each));
+        if std::mem::take(&mut self.core.array) {
             let resume = self.core.resume(self.core.at);
             let error = "the array of rows has no end: the input is cut off".to_owned();
             let (offset, line) = (resume.offset, resume.line);
@@ -117,6 +113,8 @@ impl Core {
             let mut step = value.shape.advance(slice(data, base, value.shape.at().offset, end), limit);
             if step == Step::More && at_end {
                 step = value.shape.candidate().map_or(Step::Done, Step::Cut);
+                // The row that is cut off says enough: no word about the array around it.
+                self.array &= step != Step::Done;
             }
             match step {
                 Step::More if value.long => return end,

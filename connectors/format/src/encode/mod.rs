@@ -1,5 +1,8 @@
 //! Rows to bytes.
 
+#[cfg(test)]
+mod tests;
+
 use acequia_connector_api::{ColumnType, base64, column_type_of, format_timestamp};
 use arrow_array::{ArrayRef, RecordBatch};
 use serde::de::IgnoredAny;
