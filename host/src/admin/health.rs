@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 
 use super::App;
-use crate::daemon::Board;
+use super::Board;
 use crate::pipeline::status::{State as PipelineState, now_millis};
 
 /// The answer of `GET /health`, always 200: that there is an answer is the news.

@@ -6,11 +6,11 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 
+use super::Board;
 use super::exposition::{CONTENT_TYPE, Exposition, Kind};
 use super::health::seconds;
 use super::process::Process;
 use super::{App, Info};
-use crate::daemon::Board;
 use crate::pipeline::status::{Counts, Facts, State as PipelineState, now_millis};
 
 /// A stage at one moment.

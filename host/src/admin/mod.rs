@@ -14,6 +14,7 @@
 //!
 //! Whatever goes wrong is answered as Connect does it: `{"error_code": 404, "message": "..."}`.
 
+mod board;
 pub mod connect;
 mod error;
 mod exposition;
@@ -37,7 +38,7 @@ use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::daemon::Board;
+pub use board::{Board, Pass, ReloadRequest};
 use error::ApiError;
 
 /// The largest body of a request, bytes. No path needs one; a client may send an empty object all the same.

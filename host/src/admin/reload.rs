@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 
 use super::App;
+use super::Pass;
 use super::error::ApiError;
-use crate::daemon::Pass;
 
 /// The answer: 200 if there are no errors, 422 otherwise. Errors stop nothing: the files that are right have taken effect,
 /// and what ran goes on (invariant 7).

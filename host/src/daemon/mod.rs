@@ -3,7 +3,6 @@
 //! [`run`] takes the state folder, looks at the directories ([`supervisor`]), tells systemd that it is ready, and looks again
 //! whenever something may have changed ([`watch`]) or somebody asks.
 
-mod board;
 mod build;
 mod once;
 mod supervisor;
@@ -19,13 +18,13 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use board::{Board, Pass, ReloadRequest};
 pub use build::{Builder, Built, Change, Found, Loaded, Print};
 
+use crate::admin::{self, Board};
 use crate::config::plugins::PluginPath;
+use crate::connectors;
 use crate::plugin::{Host, HostOptions};
 use crate::state::{StateLock, Store};
-use crate::{admin, connectors};
 use supervisor::{Reason, Supervisor};
 use systemd::Notifier;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::board::Pass;
 use super::supervisor::Supervisor;
+use crate::admin::Pass;
 use crate::pipeline::status::{Facts, PipelineStatus, State};
 
 /// How often the states are looked at. Only `--once` waits like this; it ends by itself.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::board::{Board, Pass};
 use super::build::{Builder, Built, Change, Loaded, Print};
+use crate::admin::{Board, Pass};
 use crate::config::{self, Diagnostic, Diagnostics, Env, PipelineConfig};
 use crate::pipeline::status::{PipelineStatus, Reload, State, now_millis};
 use crate::pipeline::{Pipeline, ReloadError};

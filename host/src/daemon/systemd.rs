@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Board;
+use crate::admin::Board;
 use crate::pipeline::status::State;
 
 /// systemd takes 4096 bytes a datagram (`NOTIFY_BUFFER_MAX`); a longer status is cut, with room left for other lines.

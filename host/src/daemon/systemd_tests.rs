@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::daemon::Pass;
+use crate::admin::Pass;
 use crate::pipeline::status::Counts;
 
 /// Longer than anything takes: a test that would hang fails instead.

@@ -10,8 +10,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::admin::Board;
 use crate::admin::{Exposure, bind, serve};
-use crate::daemon::Board;
 
 /// Longer than any answer takes: a test that would hang fails instead.
 const PATIENCE: Duration = Duration::from_secs(60);

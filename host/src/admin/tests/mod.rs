@@ -12,7 +12,7 @@ use super::connect::{ConnectorInfo, ConnectorStatus, connect_state};
 use super::health::{Health, Ready};
 use super::process::Process;
 use super::{BindError, Exposure, Info, bind, metrics};
-use crate::daemon::{Board, Pass};
+use crate::admin::{Board, Pass};
 use crate::pipeline::status::{CheckpointStatus, Connectors, Counts, Reload, State, Trouble};
 use client::{Answer, Server};
 use prometheus::Metrics;
@@ -26,7 +26,7 @@ fn info() -> Info {
 }
 
 /// A daemon with a pipeline in each state, and one with a name that has to be escaped.
-fn board() -> (Arc<Board>, tokio::sync::mpsc::Receiver<crate::daemon::ReloadRequest>) {
+fn board() -> (Arc<Board>, tokio::sync::mpsc::Receiver<crate::admin::ReloadRequest>) {
     let (mut board, requests) = Board::new();
     Arc::get_mut(&mut board).unwrap().started_at = STARTED;
 
