@@ -1,5 +1,6 @@
 //! The store, as the pipelines see it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
 use super::checkpoint::Checkpoint;
-use super::writer::{Opener, Writer};
+use super::writer::{Opener, Writer, make_tables};
 
 /// The database's cache: its default of 1 GiB is more than everything else together.
 const CACHE_BYTES: usize = 8 << 20;
@@ -85,14 +86,13 @@ impl Store {
     /// If the file can't be opened, or is not a store, or is damaged.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         let file = dir.join("acequia.redb");
-        Store::with(
-            dir,
-            &file,
-            Box::new({
-                let file = file.clone();
-                move || Database::builder().set_cache_size(CACHE_BYTES).create(&file)
-            }),
-        )
+        let failed = |error: String| StateError::Database { file: file.clone(), error };
+        let exists = file.try_exists().map_err(|error| failed(error.to_string()))?;
+        if !exists {
+            create(dir, &file).map_err(|error| failed(error.to_string()))?;
+        }
+        let path = file.clone();
+        Store::with(dir, &file, Box::new(move || builder().open(&path)))
     }
 
     pub(super) fn with(dir: &Path, file: &Path, open: Opener) -> Result<Self, StateError> {
@@ -133,6 +133,29 @@ impl Store {
         self.requests.send(request(reply)).await.map_err(|_| StateError::Closed)?;
         answer.await.map_err(|_| StateError::Closed)?
     }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// Make a store with its two tables, so that a read never has to ask whether they exist. It gets its name only when it is
+/// whole and on disk: a crash halfway leaves nothing that looks like a store and is none.
+fn create(dir: &Path, file: &Path) -> Result<(), redb::Error> {
+    let new = dir.join("acequia.redb.new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let database = builder().create(&new)?;
+    make_tables(&database)?;
+    drop(database);
+    File::open(&new)?.sync_all()?;
+    std::fs::rename(&new, file)?;
+    File::open(dir)?.sync_all()?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -190,6 +213,16 @@ mod tests {
         assert!(error.contains(&std::process::id().to_string()) && error.contains("--state"), "{error}");
         drop(lock);
         StateLock::take(dir.path()).unwrap();
+    }
+
+    /// What a crash in the middle of making the file leaves is no obstacle.
+    #[tokio::test]
+    async fn a_file_that_was_half_made_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("acequia.redb.new"), b"half").unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.load("a").await.unwrap(), None);
+        assert!(!dir.path().join("acequia.redb.new").exists());
     }
 
     #[test]

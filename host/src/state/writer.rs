@@ -30,14 +30,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn open(file: &Path, open: Opener) -> Result<Self, StateError> {
         let mut writer = Writer { open, database: None, file: file.to_owned() };
-        // Both tables exist from here on, so that a read never has to ask.
-        writer.with(|database| {
-            let transaction = database.begin_write()?;
-            transaction.open_table(CHECKPOINTS)?;
-            transaction.open_table(SNAPSHOTS)?;
-            transaction.commit()?;
-            Ok(())
-        })?;
+        writer.with(|_| Ok(()))?;
         Ok(writer)
     }
 
@@ -106,6 +99,15 @@ impl Writer {
         }
         result.map_err(|error| failed(error.to_string()))
     }
+}
+
+/// Make the tables that every other function here takes to be there.
+pub(super) fn make_tables(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(CHECKPOINTS)?;
+    transaction.open_table(SNAPSHOTS)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 type Sealed = (Option<Vec<u8>>, Vec<(String, Vec<u8>)>);
@@ -226,9 +228,10 @@ mod tests {
 
     fn store_on(disk: &Arc<Disk>, dir: &Path) -> Store {
         let file = dir.join("acequia.redb");
+        make_tables(&Database::create(&file).unwrap()).unwrap();
         let (disk, path) = (disk.clone(), file.clone());
         let open = move || {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+            let file = OpenOptions::new().read(true).write(true).open(&path)?;
             Database::builder().create_with_backend(OnDisk(FileBackend::new(file)?, disk.clone()))
         };
         Store::with(dir, &file, Box::new(open)).unwrap()
