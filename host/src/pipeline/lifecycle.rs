@@ -13,8 +13,10 @@ use super::setup::Setup;
 use super::status::{PipelineStatus, State};
 use crate::state::Store;
 
-/// How long a new configuration may take to open while there is an old one to go back to.
-const OPEN: Duration = Duration::from_secs(30);
+/// How long a new configuration may take to open while there is an old one to go back to. Whoever reloads waits for it
+/// and for the old one's end, so together they must stay below what `packaging/acequia.service` has as its watchdog's
+/// interval.
+const OPEN: Duration = Duration::from_secs(10);
 
 /// Why a reload was rejected. What ran before goes on.
 #[derive(Clone, Debug, thiserror::Error)]

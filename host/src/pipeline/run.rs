@@ -9,7 +9,7 @@ use acequia_connector_api::Position;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::Barrier;
 use super::chain::ChainCommand;
@@ -26,8 +26,11 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long the stages may take to end once the run is over: to close, and to make the last checkpoint count in a sink
 /// of two phases. Then they are ended.
 const END: Duration = Duration::from_secs(2);
-/// How long the transforms may take to be swapped: a call that is under way, and the start of the new ones.
-const SWAP: Duration = Duration::from_secs(20);
+/// How long the transforms may take to be swapped: a call that is under way, and the start of the new ones. Whoever
+/// reloads waits for it, so it must stay below what `packaging/acequia.service` has as its watchdog's interval.
+const SWAP: Duration = Duration::from_secs(15);
+/// How often the run's loop says that it comes round, if checkpoints are not more frequent.
+const BEAT: Duration = Duration::from_secs(1);
 /// Checkpoints after which a careful run is taken to be past its trouble.
 const CAREFUL_CHECKPOINTS: u64 = 2;
 
@@ -147,9 +150,8 @@ impl Run {
         commands: &mut mpsc::Receiver<Command>,
         end: &mut Option<RunEnd>,
     ) -> Result<InTime, RunError> {
-        let mut timer = tokio::time::interval(self.setup.delivery.checkpoint_interval.0.max(Duration::from_millis(1)));
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        timer.reset();
+        let mut timer = every(self.setup.delivery.checkpoint_interval.0.max(Duration::from_millis(1)));
+        let mut beat = every(BEAT);
         let mut in_flight: Option<InFlight> = None;
         // By when a run that is to end must have done so.
         let mut deadline: Option<Instant> = None;
@@ -196,6 +198,7 @@ impl Run {
                         "the rows in flight could not be delivered in time; the pipeline ends at its last checkpoint");
                     return Ok(InTime::No);
                 }
+                _ = beat.tick() => self.status.alive(),
                 _ = timer.tick() => {
                     self.status.alive();
                     if end.is_none() && in_flight.is_none() {
@@ -435,6 +438,13 @@ async fn swapped(swap: &mut Option<Swap>) -> SwapResult {
         }
         _ => std::future::pending().await,
     }
+}
+
+/// A timer whose first tick is one period away.
+fn every(period: Duration) -> Interval {
+    let mut timer = tokio::time::interval_at(Instant::now() + period, period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
 }
 
 async fn until(at: Option<Instant>) {

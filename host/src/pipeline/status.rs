@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use acequia_connector_api::Progress;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 /// Now, in milliseconds since the epoch.
 pub fn now_millis() -> u64 {
@@ -214,8 +215,9 @@ pub struct PipelineStatus {
     stages: Mutex<Vec<(String, Arc<StageCounters>)>>,
     /// Counts up whenever a stage did something: what the watchdog looks at.
     pulse: AtomicU64,
-    /// When the run's loop last came round, milliseconds since the epoch.
+    /// When the run's loop last came round, milliseconds since `origin`; 0: never.
     alive_at: AtomicU64,
+    origin: Instant,
 }
 
 impl PipelineStatus {
@@ -240,6 +242,7 @@ impl PipelineStatus {
             stages: Mutex::new(Vec::new()),
             pulse: AtomicU64::new(0),
             alive_at: AtomicU64::new(0),
+            origin: Instant::now(),
         }
     }
 
@@ -289,6 +292,7 @@ impl PipelineStatus {
 
     /// A run is open: rows can flow.
     pub fn opened(&self) {
+        self.alive();
         let mut facts = self.lock();
         facts.retrying.clear();
         facts.state = State::Running;
@@ -346,14 +350,16 @@ impl PipelineStatus {
         self.pulse.load(Ordering::Relaxed)
     }
 
-    /// The run's own loop came round: said at least at every checkpoint interval, even if nothing flows.
+    /// The run's own loop came round: said every second, even if nothing flows.
     pub fn alive(&self) {
-        self.alive_at.store(now_millis(), Ordering::Relaxed);
+        let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.alive_at.store(now.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// When the run's loop last came round, milliseconds since the epoch; 0 if it has not run.
-    pub fn alive_at(&self) -> u64 {
-        self.alive_at.load(Ordering::Relaxed)
+    /// How long ago the run's loop last came round, whatever the wall clock says; `None` if it never has.
+    pub fn silent_for(&self) -> Option<Duration> {
+        let alive = self.alive_at.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.origin.elapsed().saturating_sub(Duration::from_millis(alive)))
     }
 
     /// How far a finite source is.

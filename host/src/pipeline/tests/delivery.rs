@@ -144,6 +144,23 @@ async fn an_idle_pipeline_stores_nothing() {
     rig.stop(pipeline).await;
 }
 
+// invariant 6: what the watchdog looks at
+#[tokio::test(start_paused = true)]
+async fn a_pipeline_comes_round_every_second_however_long_its_checkpoint_interval_is() {
+    let mut rig = Rig::new(0, 10).endless(Duration::from_millis(100));
+    rig.interval = Duration::from_secs(3600);
+    let pipeline = rig.start();
+    rig.delivers(10).await;
+    rig.out().write_gate.shut();
+    for _ in 0..1000 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert!(rig.status.silent_for().unwrap() <= Duration::from_millis(1001));
+    }
+    assert_eq!(rig.stored().await.unwrap().number, 1, "no checkpoint was due");
+    rig.out().write_gate.open();
+    rig.stop(pipeline).await;
+}
+
 // invariant 4
 #[tokio::test(start_paused = true)]
 async fn a_completed_pipeline_that_starts_again_does_nothing_more() {

@@ -9,3 +9,4 @@ mod memory;
 mod reload;
 mod retries;
 mod stopping;
+mod storm;

@@ -98,6 +98,27 @@ async fn a_flush_is_repeated_until_it_works_and_nothing_is_stored_before() {
     assert_eq!(rig.status.facts().restarts, 0);
 }
 
+// invariant 1: a sink of two phases must hear of every checkpoint, also if it was in the middle of something
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_retries_a_write_hears_of_the_checkpoint_afterwards() {
+    let rig = Rig::new(0, 10).endless(Duration::from_millis(100));
+    let rig = rig.and_sink_that("slow", |slow| slow.flush_takes = TICK * 3);
+    let pipeline = rig.start();
+    rig.next_checkpoints(1).await;
+    let flushes = rig.out().count(|call| *call == Call::Flush);
+    until("the next flush", || rig.out().count(|call| *call == Call::Flush) > flushes).await;
+    rig.out().writes.forever(Some(Fault::Retryable));
+    let told = rig.out().count(|call| *call == Call::Committed);
+    rig.next_checkpoints(1).await;
+    assert_eq!(rig.state(), State::Retrying);
+    assert_eq!(rig.out().count(|call| *call == Call::Committed), told, "it is in the middle of a write");
+    let position = rig.stored_position().await;
+    rig.out().writes.forever(None);
+    until("the news", || rig.out().count(|call| *call == Call::Committed) == told + 1).await;
+    assert_eq!(rig.out().visible() as u64, position);
+    rig.stop(pipeline).await;
+}
+
 // invariant 6
 #[tokio::test(start_paused = true)]
 async fn a_source_is_asked_again_and_loses_nothing() {
