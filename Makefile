@@ -18,8 +18,10 @@ run: build ## Start the daemon on a copy of examples/quickstart
 	@echo 'next: in $(QUICKSTART)/even.toml change rows_per_second to 10, save, and watch it reload; Ctrl-C ends it' >&2
 	@exec "$(OUT)/release/acequia" run "$(QUICKSTART)" --plugins "$(OUT)/plugins" --state "$(QUICKSTART)-state" --listen $(LISTEN)
 
+# Always the whole workspace: cargo unites the features of the packages that it is asked for, so asking for one of them
+# would build the large dependencies a second time.
 build: plugins ## Build the daemon and the bundled plugins
-	$(CARGO) build --release --locked -p acequia
+	$(CARGO) build --release --locked --workspace
 
 plugins: ## Build the bundled plugins as WebAssembly components
 	plugins/build.sh
@@ -36,7 +38,7 @@ fmt: ## Format the sources
 	$(CARGO) fmt --all
 
 bench: build ## Measure the host-guest boundary and rate -> even -> blackhole
-	$(CARGO) run --release --locked -p acequia-bench
+	"$(OUT)/release/acequia-bench"
 
 deb: build ## Build the Debian package
 	packaging/build-deb.sh "$(OUT)/release/acequia" "$(OUT)/plugins" examples "$(OUT)"

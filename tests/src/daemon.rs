@@ -14,6 +14,9 @@ use tempfile::TempDir;
 use crate::wait::{eventually, wait_until};
 use crate::{binary, out_dir};
 
+/// How much of its log is shown when a test fails.
+const LOG_SHOWN: usize = 8192;
+
 /// How a daemon ended, and what it printed.
 #[derive(Debug)]
 pub struct Exit {
@@ -265,7 +268,7 @@ impl Daemon {
     /// # Panics
     /// If it is not in time.
     pub fn wait_state(&self, pipeline: &str, state: &str) -> Value {
-        eventually(&format!("{pipeline} is {state}; log:\n{}", self.stderr()), || {
+        eventually(&format!("{pipeline} is {state}"), || {
             let status = self.status(pipeline);
             (status["acequia"]["state"] == state).then_some(status)
         })
@@ -277,7 +280,7 @@ impl Daemon {
     /// If it has not in time.
     pub fn wait_rows(&self, file: &str, rows: usize) {
         let path = self.out(file);
-        wait_until(&format!("{file} has {rows} rows; log:\n{}", self.stderr()), || crate::rows(&path) >= rows);
+        wait_until(&format!("{file} has {rows} rows"), || crate::rows(&path) >= rows);
     }
 }
 
@@ -289,6 +292,13 @@ impl Default for Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let running = self.is_running();
+            let log = self.stderr();
+            let start = log.len().saturating_sub(LOG_SHOWN);
+            let start = (start..log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or_default();
+            eprintln!("the daemon (running: {running}) said last:\n{}", &log[start..]);
+        }
         self.kill();
     }
 }

@@ -1,5 +1,6 @@
 //! The store: a thread that owns the database.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -89,17 +90,11 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         let file = dir.join("acequia.redb");
         let failed = |error: String| StateError::Database { file: file.clone(), error };
-        let database =
-            Database::builder().set_cache_size(CACHE_BYTES).create(&file).map_err(|error| failed(error.to_string()))?;
-        // Both tables exist from here on, so that a read never has to ask.
-        let create = || -> Result<(), redb::Error> {
-            let transaction = database.begin_write()?;
-            transaction.open_table(CHECKPOINTS)?;
-            transaction.open_table(SNAPSHOTS)?;
-            transaction.commit()?;
-            Ok(())
-        };
-        create().map_err(|error| failed(error.to_string()))?;
+        let exists = file.try_exists().map_err(|error| failed(error.to_string()))?;
+        if !exists {
+            create(dir, &file).map_err(|error| failed(error.to_string()))?;
+        }
+        let database = builder().open(&file).map_err(|error| failed(error.to_string()))?;
         let (requests, receiver) = mpsc::channel(GROUP);
         let writer = Writer { database, file: file.clone() };
         std::thread::Builder::new()
@@ -135,6 +130,32 @@ impl Store {
         self.requests.send(request).await.map_err(|_| StateError::Closed)?;
         answer.await.map_err(|_| StateError::Closed)?
     }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// Make a store with its two tables, so that a read never has to ask whether they exist. It gets its name only when it is
+/// whole and on disk: a crash halfway leaves nothing that looks like a store and is none.
+fn create(dir: &Path, file: &Path) -> Result<(), redb::Error> {
+    let new = dir.join("acequia.redb.new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let database = builder().create(&new)?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(CHECKPOINTS)?;
+    transaction.open_table(SNAPSHOTS)?;
+    transaction.commit()?;
+    drop(database);
+    File::open(&new)?.sync_all()?;
+    std::fs::rename(&new, file)?;
+    File::open(dir)?.sync_all()?;
+    Ok(())
 }
 
 struct Writer {
@@ -280,6 +301,16 @@ mod tests {
         assert!(error.contains(&std::process::id().to_string()) && error.contains("--state"), "{error}");
         drop(lock);
         StateLock::take(dir.path()).unwrap();
+    }
+
+    /// What a crash in the middle of making the file leaves is no obstacle.
+    #[tokio::test]
+    async fn a_file_that_was_half_made_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("acequia.redb.new"), b"half").unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.load("a").await.unwrap(), None);
+        assert!(!dir.path().join("acequia.redb.new").exists());
     }
 
     #[test]
