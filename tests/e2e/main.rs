@@ -3,5 +3,6 @@
 mod course;
 mod crash;
 mod editors;
+mod many;
 mod quickstart;
 mod reloads;
