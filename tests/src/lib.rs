@@ -2,6 +2,9 @@
 //!
 //! The tests run the daemon and the plugins that `make build` left in the target folder.
 
+// A library for tests, which fail by panicking; clippy only knows that of tests themselves.
+#![allow(clippy::expect_used, clippy::panic)]
+
 mod daemon;
 mod files;
 mod wait;

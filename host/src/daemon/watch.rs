@@ -32,6 +32,8 @@ struct Id {
 pub(super) struct Watch {
     watcher: Option<RecommendedWatcher>,
     events: mpsc::Receiver<()>,
+    /// An event that nobody has been told of yet.
+    pending: bool,
     watched: BTreeMap<PathBuf, Id>,
 }
 
@@ -52,7 +54,7 @@ impl Watch {
                 None
             }
         };
-        Watch { watcher, events, watched: BTreeMap::new() }
+        Watch { watcher, events, pending: false, watched: BTreeMap::new() }
     }
 
     /// Watch the folders of these paths and no others. What is a symbolic link is watched where it points to, and beside it,
@@ -103,23 +105,26 @@ impl Watch {
         }
     }
 
-    /// Something may have changed, and it has been quiet since; or the time for a re-scan has come.
+    /// Something may have changed, and it has been quiet since; or the time for a re-scan has come. Cancel safe: an event
+    /// that came is told at the next call, if this one is dropped while it waits for quiet.
     pub(super) async fn changed(&mut self, rescan: Instant) {
         if self.watcher.is_none() {
             tokio::time::sleep_until(rescan).await;
             return;
         }
-        tokio::select! {
-            _ = self.events.recv() => {
-                let patience = Instant::now() + PATIENCE;
-                while let Ok(Some(())) = tokio::time::timeout(QUIET, self.events.recv()).await {
-                    if Instant::now() >= patience {
-                        break;
-                    }
-                }
+        if !self.pending {
+            tokio::select! {
+                _ = self.events.recv() => self.pending = true,
+                () = tokio::time::sleep_until(rescan) => return,
             }
-            () = tokio::time::sleep_until(rescan) => {}
         }
+        let patience = Instant::now() + PATIENCE;
+        while let Ok(Some(())) = tokio::time::timeout(QUIET, self.events.recv()).await {
+            if Instant::now() >= patience {
+                break;
+            }
+        }
+        self.pending = false;
     }
 }
 
