@@ -428,8 +428,9 @@ impl Run {
         let result = self.swap_transforms(&setup.transforms).await;
         if result.is_ok() {
             self.setup = setup;
-            self.status.arrange(&self.setup.stage_ids());
         }
+        // Also if it failed: some of the new stages may have begun to count.
+        self.status.arrange(&self.setup.stage_ids());
         drop(reply.send(result.map_err(|error| ReloadError(error.to_string()))));
     }
 
