@@ -7,10 +7,10 @@ CARGO ?= cargo
 QUICKSTART ?= $(OUT)/quickstart
 LISTEN ?= 127.0.0.1:8083
 
-.PHONY: help run test build plugins check fmt bench docs clean
+.PHONY: help run test build plugins check fmt bench deb docs clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | awk '{ name = $$1; $$1 = ""; printf "%-9s%s\n", name, $$0 }' 
 
 run: build ## Start the daemon on a copy of examples/quickstart
 	@mkdir -p "$(QUICKSTART)"
@@ -39,6 +39,9 @@ fmt: ## Format the sources
 
 bench: build ## Measure the host-guest boundary and rate -> even -> blackhole
 	"$(OUT)/release/acequia-bench"
+
+deb: build ## Build the Debian package
+	packaging/build-deb.sh "$(OUT)/release/acequia" "$(OUT)/plugins" examples "$(OUT)"
 
 docs: build ## Renew the generated pages of docs/
 	"$(OUT)/release/acequia" reference > docs/configuration.md

@@ -127,6 +127,8 @@ if [ ${#CRATES[@]} = 0 ]; then
 fi
 for crate in "${CRATES[@]}"; do
     package="$(sed -n '/^\[package\]/,/^\[/s/^name *= *"\(.*\)".*/\1/p' "$crate/Cargo.toml")"
+    # Two crates of one name share this file, and cargo would take either for the other's.
+    rm -f "$OUT/wasm/$TARGET/release/deps/$(tr - _ <<<"$package").wasm"
     build --manifest-path "$crate/Cargo.toml" -p "$package"
     copy "$crate" "$package"
     say "$crate/$package.wasm"

@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 VERSION=0.20.2
 TOOLS="${CARGO_TARGET_DIR:-$PWD/target}/tools"
 PATH="$TOOLS/bin:$PATH"
+mkdir -p "$TOOLS"
 
 if ! cargo deny --version >/dev/null 2>&1; then
     echo "scripts/deny.sh: installing cargo-deny $VERSION into $TOOLS" >&2

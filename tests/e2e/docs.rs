@@ -21,14 +21,14 @@ mod invariants;
 mod links;
 mod session;
 
-use acequia_tests::workspace;
+use acequia_tests::{Daemon, workspace};
 use blocks::blocks;
 use session::Session;
 
 /// Pages with blocks that are run, and whether they are read inside the checkout (or beside it).
 const PAGES: [(&str, bool); 6] = [
-    ("README.md", true),
     ("CONTRIBUTING.md", true),
+    ("README.md", true),
     ("docs/configuration.md", false),
     ("docs/formats.md", false),
     ("docs/operations.md", false),
@@ -84,4 +84,21 @@ fn every_page_is_followed_and_little_of_it_is_left_out() {
     let left_out: usize = PAGES.iter().map(|(page, _)| left_out(page)).sum();
     assert!(left_out <= 6, "{left_out} blocks are not run");
     assert!(workspace().join("docs/invariants.md").exists());
+}
+
+#[test]
+fn every_metric_is_described() {
+    let page = std::fs::read_to_string(workspace().join("docs/operations.md")).unwrap();
+    let mut daemon = Daemon::new();
+    daemon.pipeline("even", "[source]\ntype = \"rate\"\n[[sink]]\ntype = \"blackhole\"\n");
+    daemon.start();
+    // The checkpoint's metrics come with the first one.
+    let metrics = acequia_tests::eventually("a checkpoint", || {
+        let text = daemon.rest().get("/metrics")?.as_str()?.to_owned();
+        text.contains("acequia_checkpoint_number{").then_some(text)
+    });
+    let names = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let missing: Vec<&str> =
+        names.filter(|name| name.starts_with("acequia_") && !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

@@ -57,6 +57,6 @@ pub fn blocks(page: &str) -> Vec<Block> {
 fn blocks_are_found() {
     let all = blocks("README.md");
     assert!(all.iter().any(|block| block.language == "sh" && block.has("background")));
-    assert!(all.iter().any(|block| block.value("file") == Some("../at-least/src/lib.rs")));
+    assert!(all.iter().any(|block| block.value("file") == Some("../above/src/lib.rs")));
     assert!(all.iter().all(|block| block.text.ends_with('\n')));
 }

@@ -36,7 +36,7 @@ fn anchors(page: &Path) -> Vec<String> {
 
 #[test]
 fn links_lead_somewhere() {
-    let link = Regex::new(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)").unwrap();
+    let link = Regex::new(r"\]\(([^)# ]*)(?:#([^) ]*))?\)").unwrap();
     let mut broken = Vec::new();
     for page in pages() {
         let path = workspace().join(&page);

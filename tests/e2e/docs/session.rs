@@ -155,7 +155,7 @@ impl Session {
         while let Some(command) = rest.strip_prefix("$ ") {
             let (command, after) = command.split_once('\n').unwrap_or((command, ""));
             let end = if after.starts_with("$ ") { 0 } else { after.find("\n$ ").map_or(after.len(), |at| at + 1) };
-            let output = self.shell(&format!("exec 2>&1\n{command}")).output().unwrap();
+            let output = self.shell(&format!("set +e\nexec 2>&1\n{command}")).output().unwrap();
             let found = String::from_utf8_lossy(&output.stdout);
             if let Err(line) = agree(&after[..end], &found) {
                 panic!("{}: `{command}` does not print line {line:?}; it prints:\n{found}", block.place);
