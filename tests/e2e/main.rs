@@ -3,6 +3,7 @@
 // Helpers of tests fail by panicking too; clippy only knows that of the tests themselves.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod cli;
 mod counts;
 mod course;
 mod crash;
@@ -14,3 +15,4 @@ mod many;
 mod once;
 mod quickstart;
 mod reloads;
+mod systemd;
