@@ -99,7 +99,7 @@ fn one_people_with_ids_by_name() {
     );
     // One object over several lines is one person; so the types are those of the array's without a schema too.
     let one = rows_of("people-by-name", &[("people.json", "person.json")]);
-    assert_eq!(one, [andy.clone()]);
+    assert_eq!(one, std::slice::from_ref(&andy));
     let schema = "[source.schema]\nname = \"text\"\nage = \"int64\"\n";
     assert_eq!(rows_of("people-by-name", &[("people.json", "person.json"), (schema, "")]), [andy]);
     let inferred = rows_of("people-by-name", &[(schema, "")]);

@@ -3,9 +3,14 @@
 // Helpers of tests fail by panicking too; clippy only knows that of the tests themselves.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod counts;
 mod course;
 mod crash;
+mod daemon;
 mod docs;
 mod editors;
+mod isolation;
+mod many;
+mod once;
 mod quickstart;
 mod reloads;

@@ -35,6 +35,7 @@ pub struct Daemon {
     folder: TempDir,
     child: Option<Child>,
     arguments: Vec<String>,
+    prelude: Option<String>,
     environment: BTreeMap<String, String>,
 }
 
@@ -48,7 +49,7 @@ impl Daemon {
         for name in ["pipelines", "state", "out"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
         }
-        Daemon { folder, child: None, arguments: Vec::new(), environment: BTreeMap::new() }
+        Daemon { folder, child: None, arguments: Vec::new(), prelude: None, environment: BTreeMap::new() }
     }
 
     /// An argument more for `acequia run`.
@@ -62,6 +63,13 @@ impl Daemon {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// A shell command that runs before it in the same process, such as `ulimit -n 64`.
+    #[must_use]
+    pub fn prelude(mut self, command: &str) -> Self {
+        self.prelude = Some(command.to_owned());
         self
     }
 
@@ -133,7 +141,15 @@ impl Daemon {
         let log = |name| File::options().create(true).append(true).open(self.folder().join(name)).expect("a log");
         // A new life starts a new log, so that an address or a line of an old one is not taken for its own.
         let _ = std::fs::rename(self.folder().join("stderr"), self.folder().join("stderr.before"));
-        let child = Command::new(binary())
+        let mut command = match &self.prelude {
+            None => Command::new(binary()),
+            Some(prelude) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!("{prelude} && exec \"$0\" \"$@\"")).arg(binary());
+                shell
+            }
+        };
+        let child = command
             .arg("run")
             .arg(self.pipelines())
             .arg("--state")

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use build::{Builder, Built, Change, Found, Loaded, Print};
@@ -85,6 +86,7 @@ pub fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
 pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> anyhow::Result<ExitCode> {
     // Before anything else: a SIGHUP that comes before its handler would end the process.
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP can't be handled")?;
+    raise_file_limit();
     let notifier = Notifier::from_env().map(Arc::new);
     let _lock = StateLock::take(&options.state)?;
     let store = Store::open(&options.state)?;
@@ -173,6 +175,19 @@ pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> any
     }
     tracing::info!("stopped");
     Ok(code)
+}
+
+/// A pipeline has a handful of files and sockets open, and the usual soft limit of 1024 is only there for programs that use
+/// `select(2)`: take what the hard limit allows.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(error = error.to_string(), "the limit of open files could not be raised");
+    }
 }
 
 /// The longest that the daemon's own loop is silent: the watchdog wants to hear of it.

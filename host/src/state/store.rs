@@ -1,23 +1,19 @@
-//! The store: a thread that owns the database.
+//! The store, as the pipelines see it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
-use super::checkpoint::{Checkpoint, seal, unseal};
-
-/// Pipeline -> sealed JSON of everything but the snapshots.
-const CHECKPOINTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("checkpoints");
-/// Pipeline and transform -> the sealed snapshot.
-const SNAPSHOTS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("snapshots");
+use super::checkpoint::Checkpoint;
+use super::writer::{Opener, Writer, make_tables};
 
 /// The database's cache: its default of 1 GiB is more than everything else together.
 const CACHE_BYTES: usize = 8 << 20;
-/// Checkpoints that one transaction takes at most.
-const GROUP: usize = 1024;
+/// Requests that are taken at once, and so checkpoints in one transaction, at most.
+pub(super) const GROUP: usize = 1024;
 
 /// Something is wrong with the state folder or what is in it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -68,9 +64,10 @@ pub enum StateError {
     Closed,
 }
 
-type Reply<T> = oneshot::Sender<Result<T, StateError>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StateError>>;
 
-enum Request {
+/// What the store's thread is asked.
+pub(super) enum Request {
     Load(String, Reply<Option<Checkpoint>>),
     Save(String, Arc<Checkpoint>, Reply<()>),
 }
@@ -94,13 +91,17 @@ impl Store {
         if !exists {
             create(dir, &file).map_err(|error| failed(error.to_string()))?;
         }
-        let database = builder().open(&file).map_err(|error| failed(error.to_string()))?;
+        let path = file.clone();
+        Store::with(dir, &file, Box::new(move || builder().open(&path)))
+    }
+
+    pub(super) fn with(dir: &Path, file: &Path, open: Opener) -> Result<Self, StateError> {
+        let writer = Writer::open(file, open)?;
         let (requests, receiver) = mpsc::channel(GROUP);
-        let writer = Writer { database, file: file.clone() };
         std::thread::Builder::new()
             .name("state".to_owned())
             .spawn(move || writer.run(receiver))
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| StateError::Database { file: file.to_owned(), error: error.to_string() })?;
         Ok(Store { requests, dir: dir.to_owned() })
     }
 
@@ -114,10 +115,7 @@ impl Store {
     /// # Errors
     /// If it can't be read whole.
     pub async fn load(&self, pipeline: &str) -> Result<Option<Checkpoint>, StateError> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Load(pipeline.to_owned(), reply);
-        self.requests.send(request).await.map_err(|_| StateError::Closed)?;
-        answer.await.map_err(|_| StateError::Closed)?
+        self.ask(|reply| Request::Load(pipeline.to_owned(), reply)).await
     }
 
     /// Store a checkpoint; when this returns, it is on disk.
@@ -125,9 +123,14 @@ impl Store {
     /// # Errors
     /// If it could not be written; the one before it stands.
     pub async fn save(&self, pipeline: &str, checkpoint: Arc<Checkpoint>) -> Result<(), StateError> {
+        self.ask(|reply| Request::Save(pipeline.to_owned(), checkpoint, reply)).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StateError> {
+        #[cfg(test)]
+        let _clock = tests::hold_the_clock();
         let (reply, answer) = oneshot::channel();
-        let request = Request::Save(pipeline.to_owned(), checkpoint, reply);
-        self.requests.send(request).await.map_err(|_| StateError::Closed)?;
+        self.requests.send(request(reply)).await.map_err(|_| StateError::Closed)?;
         answer.await.map_err(|_| StateError::Closed)?
     }
 }
@@ -147,10 +150,7 @@ fn create(dir: &Path, file: &Path) -> Result<(), redb::Error> {
         _ => {}
     }
     let database = builder().create(&new)?;
-    let transaction = database.begin_write()?;
-    transaction.open_table(CHECKPOINTS)?;
-    transaction.open_table(SNAPSHOTS)?;
-    transaction.commit()?;
+    make_tables(&database)?;
     drop(database);
     File::open(&new)?.sync_all()?;
     std::fs::rename(&new, file)?;
@@ -158,107 +158,19 @@ fn create(dir: &Path, file: &Path) -> Result<(), redb::Error> {
     Ok(())
 }
 
-struct Writer {
-    database: Database,
-    file: PathBuf,
-}
-
-impl Writer {
-    fn run(self, mut requests: mpsc::Receiver<Request>) {
-        let mut batch = Vec::new();
-        while requests.blocking_recv_many(&mut batch, GROUP) > 0 {
-            let mut saves = Vec::new();
-            for request in batch.drain(..) {
-                // A reply that nobody waits for is no error: the pipeline was stopped meanwhile.
-                match request {
-                    Request::Load(pipeline, reply) => drop(reply.send(self.load(&pipeline))),
-                    Request::Save(pipeline, checkpoint, reply) => saves.push((pipeline, checkpoint, reply)),
-                }
-            }
-            if saves.is_empty() {
-                continue;
-            }
-            let result = self
-                .save(saves.iter().map(|(pipeline, checkpoint, _)| (pipeline.as_str(), checkpoint.as_ref())))
-                .map_err(|error| self.failed(&error));
-            for (_, _, reply) in saves {
-                drop(reply.send(result.clone()));
-            }
-        }
-    }
-
-    fn failed(&self, error: &redb::Error) -> StateError {
-        StateError::Database { file: self.file.clone(), error: error.to_string() }
-    }
-
-    fn load(&self, pipeline: &str) -> Result<Option<Checkpoint>, StateError> {
-        let damaged =
-            |error: String| StateError::Damaged { file: self.file.clone(), pipeline: pipeline.to_owned(), error };
-        let read = || -> Result<_, redb::Error> {
-            let transaction = self.database.begin_read()?;
-            let head = transaction.open_table(CHECKPOINTS)?.get(pipeline)?.map(|value| value.value().to_vec());
-            let mut snapshots = Vec::new();
-            let table = transaction.open_table(SNAPSHOTS)?;
-            for entry in table.range((pipeline, "")..)? {
-                let (key, value) = entry?;
-                let (owner, transform) = key.value();
-                if owner != pipeline {
-                    break;
-                }
-                snapshots.push((transform.to_owned(), value.value().to_vec()));
-            }
-            Ok((head, snapshots))
-        };
-        let (head, snapshots) = read().map_err(|error| self.failed(&error))?;
-        let Some(head) = head else { return Ok(None) };
-        let head = unseal(&head).map_err(damaged)?;
-        let mut checkpoint: Checkpoint = serde_json::from_slice(head).map_err(|error| damaged(error.to_string()))?;
-        for (transform, snapshot) in snapshots {
-            let bytes = unseal(&snapshot)
-                .map_err(|error| damaged(format!("the snapshot of transform `{transform}`: {error}")))?;
-            checkpoint.snapshots.insert(transform, bytes.to_vec());
-        }
-        Ok(Some(checkpoint))
-    }
-
-    fn save<'a>(&self, saves: impl Iterator<Item = (&'a str, &'a Checkpoint)>) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut heads = transaction.open_table(CHECKPOINTS)?;
-            let mut snapshots = transaction.open_table(SNAPSHOTS)?;
-            for (pipeline, checkpoint) in saves {
-                // The types serialise without fail: strings, numbers, and maps with string keys.
-                let head = serde_json::to_vec(checkpoint).map_err(std::io::Error::other)?;
-                heads.insert(pipeline, seal(&head).as_slice())?;
-                let mut gone = Vec::new();
-                for entry in snapshots.range((pipeline, "")..)? {
-                    let (key, _) = entry?;
-                    let (owner, transform) = key.value();
-                    if owner != pipeline {
-                        break;
-                    }
-                    if !checkpoint.snapshots.contains_key(transform) {
-                        gone.push(transform.to_owned());
-                    }
-                }
-                for transform in gone {
-                    snapshots.remove((pipeline, transform.as_str()))?;
-                }
-                for (transform, bytes) in &checkpoint.snapshots {
-                    snapshots.insert((pipeline, transform.as_str()), seal(bytes).as_slice())?;
-                }
-            }
-        }
-        transaction.commit()?;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::state::StateLock;
     use acequia_connector_api::Position;
+
+    /// A test's paused clock runs ahead whenever the runtime has nothing to do. The store works in a thread of its own,
+    /// which the runtime does not know of; a blocking task is known, and holds the clock until this is dropped.
+    pub(super) fn hold_the_clock() -> std::sync::mpsc::Sender<()> {
+        let (held, wait) = std::sync::mpsc::channel();
+        tokio::task::spawn_blocking(move || wait.recv().is_err());
+        held
+    }
 
     fn checkpoint(number: u64, snapshots: &[(&str, &[u8])]) -> Arc<Checkpoint> {
         Arc::new(Checkpoint {
