@@ -2,10 +2,12 @@
 //!
 //! The tests run the daemon and the plugins that `make build` left in the target folder.
 
+mod account;
 mod daemon;
 mod files;
 mod wait;
 
+pub use account::{Account, Stage};
 pub use daemon::{Admin, Daemon, Exit};
 pub use files::{json_lines, rows, values_of};
 pub use wait::{PATIENCE, eventually, wait_until};

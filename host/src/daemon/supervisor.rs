@@ -58,6 +58,8 @@ pub(super) struct Supervisor {
     running: BTreeMap<String, Running>,
     rejected: BTreeMap<String, Rejected>,
     parsed: HashMap<PathBuf, Parsed>,
+    /// What the last pass found wrong beside the files.
+    said: Vec<String>,
     generation: u64,
     /// A file was gone at the last pass: look again soon.
     hasty: bool,
@@ -91,6 +93,7 @@ impl Supervisor {
             running: BTreeMap::new(),
             rejected: BTreeMap::new(),
             parsed: HashMap::new(),
+            said: Vec::new(),
             generation: 0,
             hasty: false,
         }
@@ -130,6 +133,7 @@ impl Supervisor {
         for problem in &found.problems {
             errors.push((problem.file.display().to_string(), problem.summary()));
         }
+        self.say(&found.problems);
         let mut wanted = BTreeMap::new();
         let mut loaded = Loaded::new();
         let mut configs = Vec::new();
@@ -208,6 +212,17 @@ impl Supervisor {
         match found.build(config).await {
             Ok(built) => Wanted::Pipeline(config.clone(), built),
             Err(problems) => Wanted::Broken(problems),
+        }
+    }
+
+    /// What is wrong beside the files: no pipeline's status can say it. Said once, until it is right again.
+    fn say(&mut self, problems: &[Diagnostic]) {
+        let before = std::mem::replace(&mut self.said, problems.iter().map(Diagnostic::summary).collect());
+        for problem in problems.iter().filter(|problem| !before.contains(&problem.summary())) {
+            tracing::error!("{}", problem.summary());
+        }
+        for summary in before.iter().filter(|summary| !self.said.contains(summary)) {
+            tracing::info!("no longer: {summary}");
         }
     }
 

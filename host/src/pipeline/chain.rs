@@ -189,8 +189,8 @@ impl ChainTask {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
         let Some(link) = self.chain.links.get_mut(index) else { return Ok(()) };
-        link.next_tick = link.transform.tick_every().map(|every| Instant::now() + every);
         let applied = link.transform.tick(now).await.map_err(|error| link.failed(&error))?;
+        link.next_tick = link.transform.tick_every().map(|every| Instant::now() + every);
         let (output, failed) = link.count(0, applied);
         let mut failures = vec![(link.id.clone(), failed)];
         let (output, later) = self.chain.apply(output, index + 1).await?;

@@ -8,6 +8,7 @@ use wasmtime::Store;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use super::CONTRACT_VERSION;
 use super::bindings::{state, tick, transform, types};
 use super::capture::Capture;
 use super::component::Linked;
@@ -124,12 +125,19 @@ impl Instance {
         };
         let instance = started.map_err(cannot_start)?;
         let linked = &recipe.linked;
-        let transform = linked.transform.load(&mut store, &instance).map_err(cannot_start)?;
+        // Wasmtime compares the types of the exports only here.
+        let differs = |error: wasmtime::Error| {
+            let message = format!(
+                "its functions have other types than those of contract {CONTRACT_VERSION}: rebuild it with this host's wit/plugin.wit: {error:#}"
+            );
+            recipe.error(PluginErrorKind::File, message)
+        };
+        let transform = linked.transform.load(&mut store, &instance).map_err(differs)?;
         let state = linked.state.as_ref().map(|state| state.load(&mut store, &instance)).transpose();
         let tick = linked.tick.as_ref().map(|tick| tick.load(&mut store, &instance)).transpose();
         Ok(Instance {
-            state: state.map_err(cannot_start)?,
-            tick: tick.map_err(cannot_start)?,
+            state: state.map_err(differs)?,
+            tick: tick.map_err(differs)?,
             store,
             transform,
             clock,
