@@ -4,8 +4,17 @@
 # built once, and the host's builds are left alone.
 #
 #   plugins/build.sh            -> target/plugins/NAME.wasm, target/evil-plugins/NAME.wasm
+#   plugins/build.sh CRATE...   -> CRATE/NAME.wasm of each: folders of plugins that live elsewhere
 #   CARGO_TARGET_DIR=DIR ...    -> DIR in place of target
 set -euo pipefail
+CRATES=()
+for crate in "$@"; do
+    if ! [ -f "$crate/Cargo.toml" ]; then
+        echo "plugins/build.sh: $crate is not the folder of a crate: there is no Cargo.toml in it" >&2
+        exit 1
+    fi
+    CRATES+=("$(cd "$crate" && pwd)")
+done
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 TARGET=wasm32-unknown-unknown
@@ -68,8 +77,9 @@ if ! has_target && ! has_debian && ! install_debian; then
 fi
 
 ARGS=(build --release --target "$TARGET" --target-dir "$OUT/wasm")
+BUNDLED=()
 for package in "${PLUGINS[@]%%=*}" "${EVIL[@]%%=*}"; do
-    ARGS+=(-p "$package")
+    BUNDLED+=(-p "$package")
 done
 
 # One profile that is right for small modules: whole-program optimisation, and a panic is a trap. What the caller's
@@ -85,13 +95,15 @@ ENV=(
     CARGO_PROFILE_RELEASE_STRIP=true
 )
 
-if has_target; then
-    env "${ENV[@]}" cargo "${ARGS[@]}"
-else
-    # Debian's stable compiler builds the standard library from its sources: hence the unstable flag.
-    env -u RUSTUP_TOOLCHAIN "${ENV[@]}" PATH=/usr/bin:/bin RUSTC_BOOTSTRAP=1 \
-        /usr/bin/cargo "${ARGS[@]}" -Zbuild-std=std,panic_abort
-fi
+build() {
+    if has_target; then
+        env "${ENV[@]}" cargo "${ARGS[@]}" "$@"
+    else
+        # Debian's stable compiler builds the standard library from its sources: hence the unstable flag.
+        env -u RUSTUP_TOOLCHAIN "${ENV[@]}" PATH=/usr/bin:/bin RUSTC_BOOTSTRAP=1 \
+            /usr/bin/cargo "${ARGS[@]}" -Zbuild-std=std,panic_abort "$@"
+    fi
+}
 
 # Put beside and renamed, so that a daemon that watches the folder never sees half a file.
 copy() {
@@ -107,5 +119,17 @@ copy() {
         fi
     done
 }
-copy "$OUT/plugins" "${PLUGINS[@]}"
-copy "$OUT/evil-plugins" "${EVIL[@]}"
+
+if [ ${#CRATES[@]} = 0 ]; then
+    build "${BUNDLED[@]}"
+    copy "$OUT/plugins" "${PLUGINS[@]}"
+    copy "$OUT/evil-plugins" "${EVIL[@]}"
+fi
+for crate in "${CRATES[@]}"; do
+    package="$(sed -n '/^\[package\]/,/^\[/s/^name *= *"\(.*\)".*/\1/p' "$crate/Cargo.toml")"
+    # Two crates of one name share this file, and cargo would take either for the other's.
+    rm -f "$OUT/wasm/$TARGET/release/deps/$(tr - _ <<<"$package").wasm"
+    build --manifest-path "$crate/Cargo.toml" -p "$package"
+    copy "$crate" "$package"
+    say "$crate/$package.wasm"
+done

@@ -1,5 +1,18 @@
 //! End-to-end tests: the daemon as its users run it.
 
+// Helpers of tests fail by panicking too; clippy only knows that of the tests themselves.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 mod bad_input;
+mod counts;
+mod course;
+mod crash;
+mod daemon;
+mod docs;
+mod editors;
 mod evil;
+mod isolation;
+mod many;
+mod once;
 mod quickstart;
+mod reloads;

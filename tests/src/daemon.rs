@@ -14,6 +14,9 @@ use tempfile::TempDir;
 use crate::wait::{eventually, wait_until};
 use crate::{binary, out_dir};
 
+/// How much of its log is shown when a test fails.
+const LOG_SHOWN: usize = 8192;
+
 /// How a daemon ended, and what it printed.
 #[derive(Debug)]
 pub struct Exit {
@@ -32,6 +35,7 @@ pub struct Daemon {
     folder: TempDir,
     child: Option<Child>,
     arguments: Vec<String>,
+    prelude: Option<String>,
     environment: BTreeMap<String, String>,
 }
 
@@ -45,7 +49,7 @@ impl Daemon {
         for name in ["pipelines", "state", "out"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
         }
-        Daemon { folder, child: None, arguments: Vec::new(), environment: BTreeMap::new() }
+        Daemon { folder, child: None, arguments: Vec::new(), prelude: None, environment: BTreeMap::new() }
     }
 
     /// An argument more for `acequia run`.
@@ -59,6 +63,13 @@ impl Daemon {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// A shell command that runs before it in the same process, such as `ulimit -n 64`.
+    #[must_use]
+    pub fn prelude(mut self, command: &str) -> Self {
+        self.prelude = Some(command.to_owned());
         self
     }
 
@@ -130,7 +141,15 @@ impl Daemon {
         let log = |name| File::options().create(true).append(true).open(self.folder().join(name)).expect("a log");
         // A new life starts a new log, so that an address or a line of an old one is not taken for its own.
         let _ = std::fs::rename(self.folder().join("stderr"), self.folder().join("stderr.before"));
-        let child = Command::new(binary())
+        let mut command = match &self.prelude {
+            None => Command::new(binary()),
+            Some(prelude) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!("{prelude} && exec \"$0\" \"$@\"")).arg(binary());
+                shell
+            }
+        };
+        let child = command
             .arg("run")
             .arg(self.pipelines())
             .arg("--state")
@@ -265,7 +284,7 @@ impl Daemon {
     /// # Panics
     /// If it is not in time.
     pub fn wait_state(&self, pipeline: &str, state: &str) -> Value {
-        eventually(&format!("{pipeline} is {state}; log:\n{}", self.stderr()), || {
+        eventually(&format!("{pipeline} is {state}"), || {
             let status = self.status(pipeline);
             (status["acequia"]["state"] == state).then_some(status)
         })
@@ -277,7 +296,7 @@ impl Daemon {
     /// If it has not in time.
     pub fn wait_rows(&self, file: &str, rows: usize) {
         let path = self.out(file);
-        wait_until(&format!("{file} has {rows} rows; log:\n{}", self.stderr()), || crate::rows(&path) >= rows);
+        wait_until(&format!("{file} has {rows} rows"), || crate::rows(&path) >= rows);
     }
 }
 
@@ -289,6 +308,13 @@ impl Default for Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let running = self.is_running();
+            let log = self.stderr();
+            let start = log.len().saturating_sub(LOG_SHOWN);
+            let start = (start..log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or_default();
+            eprintln!("the daemon (running: {running}) said last:\n{}", &log[start..]);
+        }
         self.kill();
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! The tests run the daemon and the plugins that `make build` left in the target folder.
 
+// A library for tests, which fail by panicking; clippy only knows that of tests themselves.
+#![allow(clippy::expect_used, clippy::panic)]
+
 mod account;
 mod daemon;
 mod files;
@@ -24,6 +27,20 @@ pub fn out_dir() -> PathBuf {
 pub fn workspace() -> PathBuf {
     let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     tests.parent().map(PathBuf::from).unwrap_or(tests)
+}
+
+/// Run `acequia` with these arguments to its end.
+///
+/// # Panics
+/// If it has not been built.
+pub fn run<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Exit {
+    let output = std::process::Command::new(binary()).args(arguments).env("NO_COLOR", "1").output();
+    let output = output.expect("acequia starts");
+    Exit {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
 }
 
 /// The daemon's binary.

@@ -9,7 +9,7 @@ use crate::{Batch, CheckError, ConnectorError, Context, Position, RowSchema};
 /// What [`Source::next`] brings.
 #[derive(Debug)]
 pub enum Event {
-    /// Rows, failed rows, or both.
+    /// Rows, failed rows, or both; neither, to say after an error that the source works again though nothing comes yet.
     Batch(Batch),
     /// A finite source has given its last row. It is not asked again.
     End,

@@ -41,6 +41,8 @@ pub struct SocketSource {
     deadline: Option<Instant>,
     messages: mpsc::Receiver<Message>,
     problem: watch::Receiver<Option<Problem>>,
+    /// The problem that has been told of, and that is not over.
+    told: Option<String>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     local_address: Option<SocketAddr>,
@@ -119,6 +121,7 @@ impl SocketSource {
             deadline: None,
             messages,
             problem,
+            told: None,
             stop,
             tasks,
             local_address,
@@ -239,8 +242,22 @@ impl Source for SocketSource {
                 // Rows first, then the reason why no more come.
                 Ok(()) = self.problem.changed(), if self.deadline.is_none() => {
                     let problem = self.problem.borrow_and_update().clone();
-                    if let Some(Problem { message, cause }) = problem {
-                        return Err(ConnectorError::retryable(message).because(cause));
+                    match problem {
+                        // Once is enough: who is told waits before he asks again, longer each time, and rows that come
+                        // meanwhile would wait with him.
+                        Some(Problem { message, cause }) => {
+                            let text = format!("{message}: {cause}");
+                            if self.told.as_ref() != Some(&text) {
+                                self.told = Some(text);
+                                return Err(ConnectorError::retryable(message).because(cause));
+                            }
+                        }
+                        // A batch without rows: it is over, even if nothing comes for a while.
+                        None => {
+                            if self.told.take().is_some() {
+                                return Ok(Event::Batch(self.take_batch()));
+                            }
+                        }
                     }
                 }
             }

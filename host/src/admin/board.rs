@@ -137,12 +137,11 @@ impl Board {
     /// Pipelines whose run has not come round for longer than `limit` milliseconds although it should have: what the
     /// watchdog acts on. A pipeline that waits for a server or for rows comes round all the same.
     pub fn hung(&self, limit: u64) -> Vec<String> {
-        let now = now_millis();
+        let limit = Duration::from_millis(limit);
         self.pipelines()
             .into_iter()
             .filter(|(_, status)| {
-                let alive = status.alive_at();
-                status.facts().state == State::Running && alive > 0 && now.saturating_sub(alive) > limit
+                status.facts().state == State::Running && status.silent_for().is_some_and(|silent| silent > limit)
             })
             .map(|(name, _)| name)
             .collect()

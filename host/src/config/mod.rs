@@ -17,6 +17,7 @@ mod recover;
 mod reference;
 mod schema;
 mod shape;
+mod syntax;
 mod tree;
 
 #[cfg(test)]

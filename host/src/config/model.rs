@@ -158,12 +158,14 @@ pub struct ErrorsConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct DeliveryConfig {
     /// How often position and state are stored while rows flow: the most that a crash can make the source repeat.
+    // Invariant 4: nothing that was confirmed for longer than this is read again.
     pub checkpoint_interval: Span,
     /// How many tasks share the source's partitions. Only 1 for a source that can't be shared out.
     pub tasks: usize,
     /// How large a batch is.
     pub batch: BatchLimits,
     /// How many batches may wait before each stage: with `batch.bytes`, what bounds the pipeline's memory.
+    // Invariant 5: every queue between two stages has this length, and a stage waits where the next one's is full.
     pub in_flight: usize,
 }
 

@@ -18,6 +18,7 @@ use super::model::{DeliveryConfig, ErrorsConfig, PipelineConfig, SinkStage, Sour
 use super::nearest::{did_you_mean, list, nearest};
 use super::recover::{Parser, Section};
 use super::shape::Shape;
+use super::syntax::syntax_errors;
 use super::tree;
 
 const EXAMPLE: &str = "the smallest pipeline is\n[source]\ntype = \"rate\"\n\n[[sink]]\ntype = \"console\"";
@@ -91,37 +92,6 @@ pub fn parse(text: &str, path: &Path, registry: &Registry, env: &Env) -> Result<
     }
     diagnostics.sort_by_key(|diagnostic| diagnostic.place.as_ref().map(|place| place.span.start));
     Err(Diagnostics(diagnostics))
-}
-
-/// TOML's own errors, one a line: what follows on the same line is mostly a consequence.
-fn syntax_errors(source: &SourceText, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
-    let mut diagnostics: Vec<Diagnostic> = Vec::new();
-    for error in errors.iter().take(10) {
-        let span = error.span().unwrap_or(0..0);
-        let found = source.shown().get(span.start..).and_then(|rest| rest.chars().next());
-        let (label, help) = match (error.message(), found) {
-            (_, Some(letter)) if letter.is_control() && !matches!(letter, '\n' | '\r' | '\t') => {
-                (format!("a control character (U+{:04X})", u32::from(letter)), None)
-            }
-            // By far the most frequent of all.
-            (message, _) if message.starts_with("string values must be quoted") => {
-                ("a string must be quoted".to_owned(), Some("write `key = \"value\"`"))
-            }
-            (message, _) if message.starts_with("duplicate key") => {
-                ("given before".to_owned(), Some("each key and each `[table]` can be given once"))
-            }
-            (message, None | Some('\n' | '\r')) if message.contains("string, expected") => {
-                ("the string is not closed on this line".to_owned(), None)
-            }
-            (message, _) => (message.to_owned(), None),
-        };
-        let diagnostic = source.at(span, "not valid TOML").label(label).maybe_help(help.map(str::to_owned));
-        let line = |diagnostic: &Diagnostic| diagnostic.place.as_ref().map(|place| place.line);
-        if !diagnostics.iter().any(|earlier| line(earlier) == line(&diagnostic)) {
-            diagnostics.push(diagnostic);
-        }
-    }
-    diagnostics
 }
 
 struct Reader<'r, 'i> {

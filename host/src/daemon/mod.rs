@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use build::{Builder, Built, Change, Found, Loaded, Print};
@@ -88,6 +89,7 @@ pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> any
     // A file that may not grow any more (`ulimit -f`, `LimitFSIZE=`) is an error of the write, as a full disk is, and not the
     // end of the daemon. The handler stays when what is returned here is dropped.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).context("SIGXFSZ can't be handled")?);
+    raise_file_limit();
     let notifier = Notifier::from_env().map(Arc::new);
     let _lock = StateLock::take(&options.state)?;
     let store = Store::open(&options.state)?;
@@ -176,6 +178,19 @@ pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> any
     }
     tracing::info!("stopped");
     Ok(code)
+}
+
+/// A pipeline has a handful of files and sockets open, and the usual soft limit of 1024 is only there for programs that use
+/// `select(2)`: take what the hard limit allows.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(error = error.to_string(), "the limit of open files could not be raised");
+    }
 }
 
 /// The longest that the daemon's own loop is silent: the watchdog wants to hear of it.

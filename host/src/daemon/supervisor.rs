@@ -155,6 +155,9 @@ impl Supervisor {
             };
             wanted.insert(config.name.clone(), one);
         }
+        let paths: HashMap<String, String> =
+            found.files.iter().map(|file| (file.name.clone(), file.path.display().to_string())).collect();
+        let path_of = |name: &str| paths.get(name).cloned().unwrap_or_else(|| name.to_owned());
         let mut changed = self.remove(&wanted, &found.unreadable, reason).await;
         let mut changes = Vec::new();
         for (name, one) in wanted {
@@ -166,10 +169,10 @@ impl Supervisor {
                     }
                 }
                 Wanted::Broken(problems) => {
-                    errors.push((name.clone(), problems.summary()));
+                    errors.push((path_of(&name), problems.summary()));
                     self.reject(&name, None, &problems);
                 }
-                Wanted::Rejected(message) => errors.push((name, message)),
+                Wanted::Rejected(message) => errors.push((path_of(&name), message)),
                 Wanted::Pipeline(config, built) => changes.push((config, built)),
             }
         }
@@ -313,7 +316,7 @@ impl Supervisor {
                 }
                 Err(ReloadError(message)) => {
                     let problems = Diagnostics::from(Diagnostic::of_file(&config.path, message));
-                    errors.push((name.clone(), problems.summary()));
+                    errors.push((config.path.display().to_string(), problems.summary()));
                     self.reject(&name, Some(built.print), &problems);
                 }
             }

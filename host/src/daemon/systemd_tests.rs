@@ -194,8 +194,7 @@ fn what_counts_as_hanging() {
     board.beat();
     assert_eq!(stuck(&board, PATIENCE), None, "it has not come round for the first time yet");
     status.alive();
-    let since = status.alive_at();
-    wait(&|| crate::pipeline::status::now_millis() > since + 1);
+    wait(&|| status.silent_for() > Some(Duration::from_millis(1)));
     board.beat();
     assert_eq!(board.hung(1), ["a"]);
     board.status_of("b").enter(State::Running);

@@ -3,9 +3,10 @@
 //! An event of the file system is only a hint that something may have changed: what did is found by content. So that a
 //! hint which never came costs little, there is a slow re-scan as well.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
@@ -18,11 +19,22 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How often everything is looked at without any event.
 pub(super) const RESCAN: Duration = Duration::from_secs(5);
 
+/// What tells a folder from another one of its name. The number of a deleted folder is soon given away again: hence its
+/// birth, where the file system knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Id {
+    device: u64,
+    inode: u64,
+    born: Option<SystemTime>,
+}
+
 /// Watches folders.
 pub(super) struct Watch {
     watcher: Option<RecommendedWatcher>,
     events: mpsc::Receiver<()>,
-    watched: BTreeSet<PathBuf>,
+    /// An event that nobody has been told of yet.
+    pending: bool,
+    watched: BTreeMap<PathBuf, Id>,
 }
 
 impl Watch {
@@ -42,58 +54,77 @@ impl Watch {
                 None
             }
         };
-        Watch { watcher, events, watched: BTreeSet::new() }
+        Watch { watcher, events, pending: false, watched: BTreeMap::new() }
     }
 
-    /// Watch the folders of these paths and no others. A folder that is a symbolic link is watched where it points to,
-    /// and beside it, so that its swap is seen.
+    /// Watch the folders of these paths and no others. What is a symbolic link is watched where it points to, and beside it,
+    /// so that its swap is seen. A folder that has been put in the place of one that was watched is watched anew.
     pub(super) fn set(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
-        let mut wanted = BTreeSet::new();
+        let mut wanted = BTreeMap::new();
+        let mut want = |folder: PathBuf| {
+            if let Ok(metadata) = std::fs::metadata(&folder) {
+                wanted.insert(
+                    folder,
+                    Id { device: metadata.dev(), inode: metadata.ino(), born: metadata.created().ok() },
+                );
+            }
+        };
         for path in paths {
             let path = std::path::absolute(&path).unwrap_or(path);
-            if path.is_dir() {
-                if let Ok(real) = path.canonicalize() {
-                    wanted.insert(real);
+            match path.canonicalize() {
+                Ok(real) if real.is_dir() => {
+                    want(real);
+                    if !path.is_symlink() {
+                        continue;
+                    }
                 }
-                if !path.is_symlink() {
-                    continue;
+                Ok(real) => {
+                    if let Some(parent) = real.parent() {
+                        want(parent.to_owned());
+                    }
                 }
+                Err(_) => {}
             }
             if let Some(parent) = path.parent().and_then(|parent| parent.canonicalize().ok()) {
-                wanted.insert(parent);
+                want(parent);
             }
         }
         let Some(watcher) = &mut self.watcher else { return };
-        for folder in self.watched.difference(&wanted) {
-            // It may be gone already, which is why it is no longer wanted.
-            let _ = watcher.unwatch(folder);
-        }
-        let mut watched = BTreeSet::new();
-        for folder in wanted {
-            if self.watched.contains(&folder) || watch(watcher, &folder) {
-                watched.insert(folder);
+        self.watched.retain(|folder, id| {
+            let stays = wanted.get(folder) == Some(id);
+            if !stays {
+                // It may be gone already, which is why it is no longer wanted.
+                let _ = watcher.unwatch(folder);
+            }
+            stays
+        });
+        for (folder, id) in wanted {
+            if !self.watched.contains_key(&folder) && watch(watcher, &folder) {
+                self.watched.insert(folder, id);
             }
         }
-        self.watched = watched;
     }
 
-    /// Something may have changed, and it has been quiet since; or the time for a re-scan has come.
+    /// Something may have changed, and it has been quiet since; or the time for a re-scan has come. Cancel safe: an event
+    /// that came is told at the next call, if this one is dropped while it waits for quiet.
     pub(super) async fn changed(&mut self, rescan: Instant) {
         if self.watcher.is_none() {
             tokio::time::sleep_until(rescan).await;
             return;
         }
-        tokio::select! {
-            _ = self.events.recv() => {
-                let patience = Instant::now() + PATIENCE;
-                while let Ok(Some(())) = tokio::time::timeout(QUIET, self.events.recv()).await {
-                    if Instant::now() >= patience {
-                        break;
-                    }
-                }
+        if !self.pending {
+            tokio::select! {
+                _ = self.events.recv() => self.pending = true,
+                () = tokio::time::sleep_until(rescan) => return,
             }
-            () = tokio::time::sleep_until(rescan) => {}
         }
+        let patience = Instant::now() + PATIENCE;
+        while let Ok(Some(())) = tokio::time::timeout(QUIET, self.events.recv()).await {
+            if Instant::now() >= patience {
+                break;
+            }
+        }
+        self.pending = false;
     }
 }
 

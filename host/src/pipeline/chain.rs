@@ -20,7 +20,7 @@ use super::{Barrier, Message};
 /// What the run tells the chain.
 pub(super) enum ChainCommand {
     /// Put these transforms in the place of those that run, with their state, between two batches. If one of them can't
-    /// start, nothing changes.
+    /// start, or whoever asks does not wait any more, nothing changes.
     Swap(Vec<Arc<dyn TransformFactory>>, oneshot::Sender<Result<(), RunError>>),
     /// A run that began carefully is past the rows that made it careful.
     Careless,
@@ -39,6 +39,7 @@ struct Link {
 pub(super) struct Chain {
     links: Vec<Link>,
     input: RowSchema,
+    careful: bool,
 }
 
 impl Chain {
@@ -48,25 +49,28 @@ impl Chain {
         factories: &[Arc<dyn TransformFactory>],
         input: &RowSchema,
         snapshots: &BTreeMap<String, Vec<u8>>,
+        careful: bool,
         status: &PipelineStatus,
     ) -> Result<Self, RunError> {
         let mut schema = input.clone();
         let mut links = Vec::with_capacity(factories.len());
         for factory in factories {
             let id = factory.id().to_owned();
-            let transform = factory
+            let mut transform = factory
                 .start(&schema, snapshots.get(&id).map(Vec::as_slice))
                 .await
                 .map_err(|error| RunError::new(&id, error.message))?;
+            transform.set_careful(careful);
             schema = transform.schema().clone();
-            let next_tick = transform.tick_every().map(|every| Instant::now() + every);
+            let next_tick = next_tick(transform.as_ref());
             let counters = status.stage(&id);
             links.push(Link { id, transform, counters, next_tick, replaced: 0 });
         }
-        Ok(Chain { links, input: input.clone() })
+        Ok(Chain { links, input: input.clone(), careful })
     }
 
-    pub(super) fn set_careful(&mut self, careful: bool) {
+    fn set_careful(&mut self, careful: bool) {
+        self.careful = careful;
         for link in &mut self.links {
             link.transform.set_careful(careful);
         }
@@ -111,6 +115,12 @@ impl Chain {
     }
 }
 
+/// When a transform wants its next tick. At the earliest in a moment, whatever it says: ticks must not keep rows from
+/// flowing.
+fn next_tick(transform: &dyn Transform) -> Option<Instant> {
+    transform.tick_every().map(|every| Instant::now() + every.max(Duration::from_millis(1)))
+}
+
 impl Link {
     fn failed(&self, error: &TransformError) -> RunError {
         let remedy = if error.state_lost { Remedy::Careful } else { Remedy::Retry };
@@ -132,7 +142,7 @@ impl Link {
 pub(super) struct ChainTask {
     pub(super) chain: Chain,
     pub(super) input: mpsc::Receiver<Message>,
-    pub(super) commands: mpsc::Receiver<ChainCommand>,
+    pub(super) commands: mpsc::UnboundedReceiver<ChainCommand>,
     pub(super) outputs: Vec<mpsc::Sender<Message>>,
     pub(super) failures: FailureRoute,
     pub(super) reports: mpsc::Sender<Report>,
@@ -142,7 +152,7 @@ pub(super) struct ChainTask {
 const CHAIN: &str = "transforms";
 
 fn gone() -> RunError {
-    RunError::new(CHAIN, "the next stage has ended")
+    RunError::echo(CHAIN)
 }
 
 impl ChainTask {
@@ -158,7 +168,7 @@ impl ChainTask {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
-                    Some(command) => self.obey(command).await,
+                    Some(command) => self.obey(command).await?,
                     None => return Ok(()),
                 },
                 () = due => if let Some((index, _)) = tick {
@@ -180,7 +190,7 @@ impl ChainTask {
 
     async fn batch(&mut self, mut batch: Batch) -> Result<(), RunError> {
         let failed = std::mem::take(&mut batch.failed);
-        self.failures.route(SOURCE, failed).await?;
+        self.dead(SOURCE, failed).await?;
         let (output, failures) = self.chain.apply(batch, 0).await?;
         self.finish(output, failures).await
     }
@@ -190,7 +200,8 @@ impl ChainTask {
         let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
         let Some(link) = self.chain.links.get_mut(index) else { return Ok(()) };
         let applied = link.transform.tick(now).await.map_err(|error| link.failed(&error))?;
-        link.next_tick = link.transform.tick_every().map(|every| Instant::now() + every);
+        // Counted from the end of this one: a tick that takes longer than its interval must leave time for rows.
+        link.next_tick = next_tick(link.transform.as_ref());
         let (output, failed) = link.count(0, applied);
         let mut failures = vec![(link.id.clone(), failed)];
         let (output, later) = self.chain.apply(output, index + 1).await?;
@@ -200,13 +211,13 @@ impl ChainTask {
 
     async fn finish(&mut self, output: Batch, failures: Vec<(String, Vec<FailedRow>)>) -> Result<(), RunError> {
         for (stage, failed) in failures {
-            self.failures.route(&stage, failed).await?;
+            self.dead(&stage, failed).await?;
         }
         self.status.beat();
         if output.is_empty() {
             return Ok(());
         }
-        self.forward(Message::Batch(output)).await
+        self.forward(&Message::Batch(output)).await
     }
 
     async fn barrier(&mut self, barrier: Barrier) -> Result<(), RunError> {
@@ -216,49 +227,94 @@ impl ChainTask {
             counts: self.chain.links.iter().map(|link| (link.id.clone(), link.counters.get())).collect(),
         };
         self.reports.send(report).await.map_err(|_| gone())?;
-        self.forward(Message::Barrier(barrier)).await
+        if let Some(letters) = self.failures.letters.clone() {
+            self.send(&letters, Message::Barrier(barrier)).await?;
+        }
+        self.forward(&Message::Barrier(barrier)).await
     }
 
-    /// Give a message to every sink. While a sink does not take it (it retries, say) commands are still obeyed, so a
-    /// reload never hangs behind a sink.
-    async fn forward(&mut self, message: Message) -> Result<(), RunError> {
-        let mut next = 0;
-        while let Some(output) = self.outputs.get(next).cloned() {
-            tokio::select! {
-                biased;
-                permit = output.reserve() => {
-                    permit.map_err(|_| gone())?.send(message.clone());
-                    next += 1;
-                }
-                Some(command) = self.commands.recv() => self.obey(command).await,
-            }
+    /// Rows that failed in `stage`.
+    async fn dead(&mut self, stage: &str, rows: Vec<FailedRow>) -> Result<(), RunError> {
+        match (self.failures.letter(stage, rows)?, self.failures.letters.clone()) {
+            (Some(letter), Some(letters)) => self.send(&letters, letter).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Give a message to every sink.
+    async fn forward(&mut self, message: &Message) -> Result<(), RunError> {
+        for output in self.outputs.clone() {
+            self.send(&output, message.clone()).await?;
         }
         Ok(())
     }
 
-    async fn obey(&mut self, command: ChainCommand) {
-        match command {
-            ChainCommand::Careless => self.chain.set_careful(false),
-            // Whoever asked has given up: nothing may change behind his back.
-            ChainCommand::Swap(_, reply) if reply.is_closed() => {}
-            ChainCommand::Swap(factories, reply) => {
-                let result = self.swap(&factories).await;
-                // Nobody waits any more if the daemon is on its way out.
-                drop(reply.send(result));
+    /// Give a message to a sink. While it does not take it (it retries, say) commands are still obeyed, so a reload never
+    /// hangs behind a sink. Only called between two batches as the transforms see them, so that they can be swapped.
+    async fn send(&mut self, output: &mpsc::Sender<Message>, message: Message) -> Result<(), RunError> {
+        loop {
+            tokio::select! {
+                biased;
+                permit = output.reserve() => {
+                    permit.map_err(|_| gone())?.send(message);
+                    return Ok(());
+                }
+                Some(command) = self.commands.recv() => self.obey(command).await?,
             }
         }
     }
 
-    /// The new transforms start beside the old ones, from the old ones' state; only if all of them could do the old go.
-    async fn swap(&mut self, factories: &[Arc<dyn TransformFactory>]) -> Result<(), RunError> {
-        let snapshots = self.chain.snapshots().await?;
-        let chain = Chain::start(factories, &self.chain.input, &snapshots, &self.status).await?;
-        for id in snapshots.keys() {
-            if !factories.iter().any(|factory| factory.id() == id) {
-                tracing::warn!(pipeline = self.status.name, stage = id, "the transform is gone, and its state with it");
+    async fn obey(&mut self, command: ChainCommand) -> Result<(), RunError> {
+        match command {
+            ChainCommand::Careless => {
+                self.chain.set_careful(false);
+                Ok(())
             }
+            ChainCommand::Swap(factories, reply) => self.swap(&factories, reply).await,
         }
-        self.chain = chain;
+    }
+
+    /// The new transforms start beside the old ones, from the old ones' state; only if all of them could do the old go.
+    async fn swap(
+        &mut self,
+        factories: &[Arc<dyn TransformFactory>],
+        mut reply: oneshot::Sender<Result<(), RunError>>,
+    ) -> Result<(), RunError> {
+        // Whoever asked may have given up, before or while the new ones start: then nothing may change behind his back.
+        if reply.is_closed() {
+            return Ok(());
+        }
+        let snapshots = match self.chain.snapshots().await {
+            Ok(snapshots) => snapshots,
+            Err(error) => {
+                // Not the new ones' fault: those that run can't go on.
+                drop(reply.send(Err(error.clone())));
+                return Err(error);
+            }
+        };
+        let started = tokio::select! {
+            biased;
+            () = reply.closed() => return Ok(()),
+            started = Chain::start(factories, &self.chain.input, &snapshots, self.chain.careful, &self.status) => started,
+        };
+        match started {
+            Ok(chain) => {
+                if reply.send(Ok(())).is_err() {
+                    return Ok(());
+                }
+                for id in snapshots.keys() {
+                    if !factories.iter().any(|factory| factory.id() == id) {
+                        tracing::warn!(
+                            pipeline = self.status.name,
+                            stage = id,
+                            "the transform is gone, and its state with it"
+                        );
+                    }
+                }
+                self.chain = chain;
+            }
+            Err(error) => drop(reply.send(Err(error))),
+        }
         Ok(())
     }
 }

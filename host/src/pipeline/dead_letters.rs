@@ -6,9 +6,9 @@ use acequia_connector_api::{Batch, ColumnType, FailedRow, Field, Origin, RowSche
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use tokio::sync::mpsc;
 
-use super::Message;
 use super::error::{Remedy, RunError};
 use super::status::now_millis;
+use super::{Barrier, Message};
 use crate::config::model::OnError;
 
 /// The columns of a dead letter, whatever the sink.
@@ -24,8 +24,8 @@ pub fn dead_letter_schema() -> RowSchema {
     ])
 }
 
-/// Where a stage sends the rows that failed in it. One for each stage.
-#[derive(Clone)]
+/// Where a stage sends the rows that failed in it. Each stage that can have such rows has one of its own, and sends a
+/// barrier that it has passed along the same way: so the dead letters' sink can tell what belongs before it.
 pub(super) struct FailureRoute {
     pub(super) pipeline: Arc<str>,
     pub(super) on_error: OnError,
@@ -34,10 +34,9 @@ pub(super) struct FailureRoute {
 }
 
 impl FailureRoute {
-    /// Route rows that failed in `stage`. Returns once they are on their way, so a barrier that the stage passes on
-    /// afterwards covers them.
-    pub(super) async fn route(&self, stage: &str, mut rows: Vec<FailedRow>) -> Result<(), RunError> {
-        let Some(first) = rows.first() else { return Ok(()) };
+    /// What has to be sent to the dead letters for rows that failed in `stage`, if anything.
+    pub(super) fn letter(&self, stage: &str, mut rows: Vec<FailedRow>) -> Result<Option<Message>, RunError> {
+        let Some(first) = rows.first() else { return Ok(None) };
         match self.on_error {
             OnError::Stop => Err(RunError::new(
                 stage,
@@ -47,24 +46,42 @@ impl FailureRoute {
             OnError::Skip => {
                 tracing::warn!(pipeline = %self.pipeline, stage, rows = rows.len(), error = describe(first),
                     "rows failed and are skipped, as on_error = \"skip\" says");
-                Ok(())
+                Ok(None)
             }
             OnError::DeadLetter => {
                 tracing::warn!(pipeline = %self.pipeline, stage, rows = rows.len(), error = describe(first),
                     "rows failed and go to the dead letters");
+                if self.letters.is_none() {
+                    return Err(RunError::new(stage, "there is no sink for dead letters"));
+                }
                 for row in &mut rows {
                     stage.clone_into(&mut row.stage);
                 }
                 let batch = to_batch(&self.pipeline, &rows)
                     .map_err(|error| RunError::new(stage, format!("dead letters can't be made: {error}")))?;
-                match &self.letters {
-                    Some(letters) => letters
-                        .send(Message::Batch(batch))
-                        .await
-                        .map_err(|_| RunError::new(stage, "the dead letters' sink has ended")),
-                    None => Err(RunError::new(stage, "there is no sink for dead letters")),
-                }
+                Ok(Some(Message::Batch(batch)))
             }
+        }
+    }
+
+    /// Send rows that failed in `stage` on their way. Once this has returned, a barrier that is sent after them covers
+    /// them.
+    pub(super) async fn route(&self, stage: &str, rows: Vec<FailedRow>) -> Result<(), RunError> {
+        match self.letter(stage, rows)? {
+            Some(letter) => self.send(stage, letter).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The stage has passed the barrier.
+    pub(super) async fn barrier(&self, stage: &str, barrier: Barrier) -> Result<(), RunError> {
+        self.send(stage, Message::Barrier(barrier)).await
+    }
+
+    async fn send(&self, stage: &str, message: Message) -> Result<(), RunError> {
+        match &self.letters {
+            Some(letters) => letters.send(message).await.map_err(|_| RunError::echo(stage)),
+            None => Ok(()),
         }
     }
 }

@@ -20,11 +20,18 @@ pub struct RunError {
     pub(super) stage: String,
     pub(super) message: String,
     pub(super) remedy: Remedy,
+    /// The stage only failed because a neighbour had: the neighbour's error is the one that counts.
+    pub(super) echo: bool,
 }
 
 impl RunError {
     pub(super) fn new(stage: &str, message: impl Into<String>) -> Self {
-        RunError { stage: stage.to_owned(), message: message.into(), remedy: Remedy::Retry }
+        RunError { stage: stage.to_owned(), message: message.into(), remedy: Remedy::Retry, echo: false }
+    }
+
+    /// The stage can't go on because a neighbour has gone, or the run is over.
+    pub(super) fn echo(stage: &str) -> Self {
+        RunError { echo: true, ..RunError::new(stage, "the next stage has ended") }
     }
 
     pub(super) fn with(mut self, remedy: Remedy) -> Self {

@@ -13,12 +13,16 @@ mod backoff;
 mod chain;
 mod dead_letters;
 mod error;
+mod inlet;
 mod lifecycle;
+mod open;
 mod run;
 mod setup;
 mod sink;
 mod source;
 pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod transform;
 
 pub use dead_letters::dead_letter_schema;
@@ -26,7 +30,12 @@ pub use error::RunError;
 pub use lifecycle::{Command, Pipeline, ReloadError};
 pub use setup::{Setup, TransformFactory};
 
+use std::time::Duration;
+
 use acequia_connector_api::Batch;
+
+/// How long a source or a sink may take to close; then it is dropped.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// What flows from stage to stage.
 #[derive(Clone, Debug)]

@@ -1,32 +1,36 @@
-//! One run of a pipeline: opened from a checkpoint, driven until it ends, is told to stop, or fails.
+//! One run of a pipeline: driven until it ends, is told to stop, or fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use acequia_connector_api::{Position, Sink};
+use acequia_connector_api::Position;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::Barrier;
-use super::chain::{Chain, ChainCommand, ChainTask};
-use super::dead_letters::FailureRoute;
+use super::chain::ChainCommand;
 use super::error::RunError;
 use super::lifecycle::{Command, ReloadError};
-use super::setup::{Setup, TransformFactory};
-use super::sink::{Refused, SinkTask};
-use super::source::{STAGE as SOURCE, SourceCommand, SourceTask};
+use super::setup::Setup;
+use super::source::{STAGE as SOURCE, SourceCommand};
 use super::status::{CheckpointStatus, Counts, PipelineStatus, now_millis};
-use crate::config::model::SinkStage;
 use crate::state::{Checkpoint, SinkState, Store};
 
 /// How long a pipeline that is told to stop may take to get its rows out. After that it ends as after a crash: from the
 /// last checkpoint, with nothing lost that the source can read again.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long the transforms may take to be swapped: a call that is under way, the dead letters, the start of the new ones.
-const SWAP: Duration = Duration::from_secs(20);
+/// How long the stages may take to end once the run is over: to close, and to make the last checkpoint count in a sink
+/// of two phases. Then they are ended.
+const END: Duration = Duration::from_secs(2);
+/// How long the transforms may take to be swapped: a call that is under way, and the start of the new ones. Whoever
+/// reloads waits for it, so it must stay below what `packaging/acequia.service` has as its watchdog's interval.
+const SWAP: Duration = Duration::from_secs(15);
+/// How often the run's loop says that it comes round, if checkpoints are not more frequent.
+const BEAT: Duration = Duration::from_secs(1);
 /// Checkpoints after which a careful run is taken to be past its trouble.
 const CAREFUL_CHECKPOINTS: u64 = 2;
 
@@ -43,7 +47,7 @@ pub(super) enum Report {
     Ended,
 }
 
-/// How a run ended in good order.
+/// Why a run ended.
 pub(super) enum RunEnd {
     /// The source has ended, and every row is confirmed.
     Completed,
@@ -51,6 +55,21 @@ pub(super) enum RunEnd {
     Stopped(oneshot::Sender<()>),
     /// It was told to make room for a new configuration.
     Replaced(Arc<Setup>, oneshot::Sender<Result<(), ReloadError>>),
+    /// It failed.
+    Failed,
+}
+
+/// How a run ended.
+pub(super) struct Outcome {
+    pub(super) end: RunEnd,
+    /// What failed. Always there if the run failed; also there if it failed while it was being stopped or replaced.
+    pub(super) error: Option<RunError>,
+}
+
+/// Whether a run that was to end got every row out in time.
+enum InTime {
+    Yes,
+    No,
 }
 
 /// A barrier on its way.
@@ -60,175 +79,43 @@ struct InFlight {
     checkpoint: Checkpoint,
     /// Reports that are missing: the source's, the chain's, each sink's.
     missing: usize,
-    /// The barrier has been sent to the dead letters, which it must reach last.
-    at_letters: bool,
+}
+
+/// New transforms on their way into the chain.
+pub(super) struct Swap {
+    setup: Arc<Setup>,
+    reply: oneshot::Sender<Result<(), ReloadError>>,
+    answer: oneshot::Receiver<Result<(), RunError>>,
+    deadline: Instant,
+}
+
+/// The stages' tasks, by name.
+#[derive(Default)]
+pub(super) struct Tasks {
+    set: JoinSet<Result<(), RunError>>,
+    names: HashMap<Id, String>,
 }
 
 /// A run.
 pub(super) struct Run {
-    setup: Arc<Setup>,
-    store: Store,
-    status: Arc<PipelineStatus>,
-    tasks: JoinSet<Result<(), RunError>>,
-    source: mpsc::Sender<SourceCommand>,
-    chain: mpsc::Sender<ChainCommand>,
-    letters: Option<mpsc::Sender<super::Message>>,
-    committed: Vec<mpsc::Sender<()>>,
-    reports: mpsc::Receiver<Report>,
-    last: Checkpoint,
-    careful: bool,
-    made: u64,
-    pulse: u64,
+    pub(super) setup: Arc<Setup>,
+    pub(super) store: Store,
+    pub(super) status: Arc<PipelineStatus>,
+    pub(super) tasks: Tasks,
+    pub(super) source: mpsc::Sender<SourceCommand>,
+    pub(super) chain: mpsc::UnboundedSender<ChainCommand>,
+    pub(super) committed: Vec<mpsc::Sender<()>>,
+    pub(super) reports: mpsc::Receiver<Report>,
+    pub(super) swap: Option<Swap>,
+    pub(super) last: Checkpoint,
+    pub(super) careful: bool,
+    /// How many checkpoints it has stored.
+    pub(super) made: u64,
+    /// The pipeline's pulse when the last barrier was sent.
+    pub(super) pulse: u64,
 }
 
 impl Run {
-    /// Open everything, transforms first (they touch nothing outside), the source last (so that no row is taken before
-    /// there is a place for it), and store a first checkpoint if the sinks are not where the last one left them.
-    pub(super) async fn open(
-        setup: Arc<Setup>,
-        store: Store,
-        status: Arc<PipelineStatus>,
-        checkpoint: Option<Checkpoint>,
-        careful: bool,
-    ) -> Result<Self, RunError> {
-        status.arrange(&setup.stage_ids());
-        status.update(|facts| facts.connectors = setup.connectors());
-        let known = checkpoint.is_some();
-        let mut last = checkpoint.unwrap_or_default();
-        for (id, counters) in status.stages() {
-            counters.set(last.counts.get(&id).copied().unwrap_or_default());
-        }
-        let input = setup.source.spec.schema();
-        let mut chain = Chain::start(&setup.transforms, &input, &last.snapshots, &status).await?;
-        chain.set_careful(careful);
-
-        let mut sinks = Vec::new();
-        let mut states = BTreeMap::new();
-        for stage in &setup.sinks {
-            sinks.push(open_sink(&setup, stage, &last, &mut states).await?);
-        }
-        let letters = match &setup.dead_letter {
-            Some(stage) => Some(open_sink(&setup, stage, &last, &mut states).await?),
-            None => None,
-        };
-        let position = (last.source_type == setup.source.spec.type_name()).then_some(&last.position);
-        if known && position.is_none() {
-            tracing::warn!(
-                pipeline = setup.name,
-                before = last.source_type,
-                now = setup.source.spec.type_name(),
-                "the source is of another type than before: it starts from its beginning"
-            );
-        }
-        let source = setup
-            .source
-            .spec
-            .open(&setup.context(SOURCE), position)
-            .await
-            .map_err(|error| RunError::connector(SOURCE, &error))?;
-
-        let first = source.position();
-        if !known || last.sinks != states || position != Some(&first) {
-            // A crash before the next checkpoint must find the sinks as they are now (a file as long as it is now), and
-            // the source where it is now, or rows that were written meanwhile would come twice.
-            last.number += 1;
-            last.at = now_millis();
-            last.position = first;
-            last.source_type = setup.source.spec.type_name().to_owned();
-            last.sinks = states;
-            store
-                .save(&setup.name, Arc::new(last.clone()))
-                .await
-                .map_err(|error| RunError::new("checkpoint", error.to_string()))?;
-        }
-        Ok(Run::spawn(setup, store, status, Stages { source, chain, sinks, letters }, last, careful))
-    }
-
-    fn spawn(
-        setup: Arc<Setup>,
-        store: Store,
-        status: Arc<PipelineStatus>,
-        stages: Stages,
-        last: Checkpoint,
-        careful: bool,
-    ) -> Self {
-        let capacity = setup.delivery.in_flight.max(1);
-        let mut tasks = JoinSet::new();
-        let (report, reports) = mpsc::channel(16);
-        let mut committed = Vec::new();
-        let mut spawn_sink = |stage: &SinkStage, sink: Box<dyn Sink>, refused: Refused| {
-            let (sender, input) = mpsc::channel(capacity);
-            let (commit, commits) = mpsc::channel(1);
-            committed.push(commit);
-            let task = SinkTask {
-                id: stage.id.clone(),
-                sink,
-                input,
-                committed: commits,
-                reports: report.clone(),
-                refused,
-                counters: status.stage(&stage.id),
-                status: status.clone(),
-            };
-            (sender, task)
-        };
-        let mut sink_tasks = Vec::new();
-        let mut letters = None;
-        if let (Some(stage), Some(sink)) = (&setup.dead_letter, stages.letters) {
-            let (sender, task) = spawn_sink(stage, sink, Refused::Fatal);
-            letters = Some(sender);
-            sink_tasks.push(task);
-        }
-        let failures =
-            FailureRoute { pipeline: setup.name.as_str().into(), on_error: setup.on_error, letters: letters.clone() };
-        let mut outputs = Vec::new();
-        for (stage, sink) in setup.sinks.iter().zip(stages.sinks) {
-            let (sender, task) = spawn_sink(stage, sink, Refused::Route(failures.clone()));
-            outputs.push(sender);
-            sink_tasks.push(task);
-        }
-        for task in sink_tasks {
-            tasks.spawn(task.run());
-        }
-        let (chain_commands, commands) = mpsc::channel(4);
-        let (to_chain, chain_input) = mpsc::channel(capacity);
-        let chain = ChainTask {
-            chain: stages.chain,
-            input: chain_input,
-            commands,
-            outputs,
-            failures,
-            reports: report.clone(),
-            status: status.clone(),
-        };
-        tasks.spawn(chain.run());
-        let (source_commands, commands) = mpsc::channel(4);
-        let source = SourceTask {
-            source: stages.source,
-            commands,
-            output: to_chain,
-            reports: report,
-            counters: status.stage(SOURCE),
-            status: status.clone(),
-        };
-        tasks.spawn(source.run());
-        Run {
-            setup,
-            store,
-            pulse: status.pulse(),
-            status,
-            tasks,
-            source: source_commands,
-            chain: chain_commands,
-            letters,
-            committed,
-            reports,
-            last,
-            careful,
-            made: 0,
-        }
-    }
-
     /// How many checkpoints this run has stored.
     pub(super) fn checkpoints(&self) -> u64 {
         self.made
@@ -240,22 +127,33 @@ impl Run {
     }
 
     /// Drive it until it ends. When this returns, every task of the run has ended, so that what it held is free.
-    pub(super) async fn drive(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<RunEnd, RunError> {
-        let result = self.drive_tasks(commands).await;
-        if result.is_ok() {
-            self.close().await;
-        }
-        self.tasks.shutdown().await;
-        result
+    pub(super) async fn drive(&mut self, commands: &mut mpsc::Receiver<Command>) -> Outcome {
+        let mut end = None;
+        let result = self.drive_tasks(commands, &mut end).await;
+        let late = self.close(matches!(result, Ok(InTime::Yes))).await;
+        let error = match (result, late) {
+            // When one stage fails, its neighbours fail after it because their channels close: find the one that began.
+            (Err(echo), Some(own)) if echo.echo => Some(own),
+            (Err(error), _) => Some(error),
+            (Ok(_), late) => late,
+        };
+        let end = match end {
+            Some(RunEnd::Completed) | None if error.is_some() => RunEnd::Failed,
+            Some(end) => end,
+            None => RunEnd::Failed,
+        };
+        Outcome { end: self.settle_swap(end), error }
     }
 
-    async fn drive_tasks(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<RunEnd, RunError> {
-        let mut timer = tokio::time::interval(self.setup.delivery.checkpoint_interval.0.max(Duration::from_millis(1)));
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        timer.reset();
+    async fn drive_tasks(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        end: &mut Option<RunEnd>,
+    ) -> Result<InTime, RunError> {
+        let mut timer = every(self.setup.delivery.checkpoint_interval.0.max(Duration::from_millis(1)));
+        let mut beat = every(BEAT);
         let mut in_flight: Option<InFlight> = None;
-        // Why the run is coming to its end, and by when it must.
-        let mut end: Option<RunEnd> = None;
+        // By when a run that is to end must have done so.
         let mut deadline: Option<Instant> = None;
         let mut last_sent = false;
         loop {
@@ -263,58 +161,52 @@ impl Run {
                 in_flight = Some(self.send_barrier(true).await?);
                 last_sent = true;
             }
-            let overdue = async {
-                match deadline {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let told_to_end = matches!(end, Some(RunEnd::Stopped(_) | RunEnd::Replaced(..)));
             tokio::select! {
                 biased;
                 report = self.reports.recv() => match report {
                     Some(Report::Ended) => { end.get_or_insert(RunEnd::Completed); }
                     Some(report) => {
-                        if let Some(done) = self.take(report, &mut in_flight).await? {
+                        if let Some(done) = self.take(report, &mut in_flight)? {
                             self.commit(done).await?;
                             if last_sent && in_flight.is_none() {
-                                return end.ok_or_else(|| RunError::new("run", "ended without a reason"));
+                                return Ok(InTime::Yes);
                             }
                         }
                     }
-                    None => return Err(self.first_failure().await),
+                    None => return Err(RunError::echo("run")),
                 },
-                Some(joined) = self.tasks.join_next(), if !self.tasks.is_empty() => match joined {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return Err(self.root_cause(error).await),
-                    Err(error) => return Err(RunError::new("run", format!("a stage panicked: {error}"))),
+                Some(result) = self.tasks.join() => result?,
+                result = swapped(&mut self.swap) => self.end_swap(result),
+                command = commands.recv(), if !told_to_end => {
+                    match command {
+                        Some(Command::Swap(setup, reply)) if end.is_none() => {
+                            self.begin_swap(setup, reply);
+                            continue;
+                        }
+                        Some(Command::Swap(setup, reply) | Command::Replace(setup, reply)) => {
+                            *end = Some(RunEnd::Replaced(setup, reply));
+                        }
+                        Some(Command::Stop(reply)) => *end = Some(RunEnd::Stopped(reply)),
+                        None => *end = Some(RunEnd::Stopped(oneshot::channel().0)),
+                    }
+                    self.supersede_swap();
+                    deadline = Some(Instant::now() + DRAIN);
                 },
-                command = commands.recv(), if end.as_ref().is_none_or(|end| matches!(end, RunEnd::Completed)) => match command {
-                    Some(Command::Swap(setup, reply)) if end.is_none() => self.swap(setup, reply).await,
-                    Some(Command::Swap(setup, reply) | Command::Replace(setup, reply)) => {
-                        end = Some(RunEnd::Replaced(setup, reply));
-                        deadline = Some(Instant::now() + DRAIN);
-                    }
-                    Some(Command::Stop(reply)) => {
-                        end = Some(RunEnd::Stopped(reply));
-                        deadline = Some(Instant::now() + DRAIN);
-                    }
-                    None => {
-                        let (reply, _) = oneshot::channel();
-                        end = Some(RunEnd::Stopped(reply));
-                        deadline = Some(Instant::now() + DRAIN);
-                    }
-                },
-                () = overdue => {
+                () = until(deadline), if deadline.is_some() => {
                     tracing::warn!(pipeline = self.setup.name, after = ?DRAIN,
                         "the rows in flight could not be delivered in time; the pipeline ends at its last checkpoint");
-                    self.tasks.shutdown().await;
-                    return end.ok_or_else(|| RunError::new("run", "ended without a reason"));
+                    return Ok(InTime::No);
                 }
-                _ = timer.tick(), if end.is_none() => {
+                _ = beat.tick() => self.status.alive(),
+                _ = timer.tick() => {
                     self.status.alive();
-                    self.status.settled();
-                    if in_flight.is_none() && self.status.pulse() != self.pulse {
-                        in_flight = Some(self.send_barrier(false).await?);
+                    if end.is_none() && in_flight.is_none() {
+                        if self.status.pulse() == self.pulse {
+                            self.status.settled();
+                        } else {
+                            in_flight = Some(self.send_barrier(false).await?);
+                        }
                     }
                 }
             }
@@ -324,9 +216,8 @@ impl Run {
     async fn send_barrier(&mut self, last: bool) -> Result<InFlight, RunError> {
         self.pulse = self.status.pulse();
         let barrier = Barrier { number: self.last.number + 1, last };
-        if self.source.send(SourceCommand::Barrier(barrier)).await.is_err() {
-            return Err(self.first_failure().await);
-        }
+        // There is always room: at most one barrier is on its way, and what else goes there never waits.
+        self.source.send(SourceCommand::Barrier(barrier)).await.map_err(|_| RunError::echo("run"))?;
         Ok(InFlight {
             barrier,
             started: Instant::now(),
@@ -335,13 +226,12 @@ impl Run {
                 source_type: self.setup.source.spec.type_name().to_owned(),
                 ..Checkpoint::default()
             },
-            missing: 2 + self.setup.sinks.len(),
-            at_letters: false,
+            missing: 2 + self.setup.sinks.len() + usize::from(self.setup.dead_letter.is_some()),
         })
     }
 
     /// Take a report. When it was the last one missing, the checkpoint is complete and comes back.
-    async fn take(&mut self, report: Report, slot: &mut Option<InFlight>) -> Result<Option<InFlight>, RunError> {
+    fn take(&mut self, report: Report, slot: &mut Option<InFlight>) -> Result<Option<InFlight>, RunError> {
         let Some(flight) = slot.as_mut() else { return Ok(None) };
         let checkpoint = &mut flight.checkpoint;
         let number = match report {
@@ -373,23 +263,7 @@ impl Run {
             ));
         }
         flight.missing = flight.missing.saturating_sub(1);
-        if flight.missing > 0 {
-            return Ok(None);
-        }
-        if !flight.at_letters {
-            // Every stage has passed the barrier, so every row that failed before it is on its way to the dead letters:
-            // only now may the barrier follow them.
-            flight.at_letters = true;
-            if let Some(letters) = &self.letters {
-                flight.missing = 1;
-                let barrier = flight.barrier;
-                if letters.send(super::Message::Barrier(barrier)).await.is_err() {
-                    return Err(self.first_failure().await);
-                }
-                return Ok(None);
-            }
-        }
-        Ok(slot.take())
+        Ok(if flight.missing == 0 { slot.take() } else { None })
     }
 
     /// Everything before the barrier is safe: store it, then tell whoever wants to know.
@@ -403,7 +277,8 @@ impl Run {
             .await
             .map_err(|error| RunError::new("checkpoint", error.to_string()))?;
         self.made += 1;
-        self.last = Checkpoint { snapshots: BTreeMap::new(), ..stored.as_ref().clone() };
+        self.last.number = stored.number;
+        self.status.settled();
         self.status.update(|facts| {
             facts.checkpoint = CheckpointStatus {
                 number: stored.number,
@@ -419,87 +294,162 @@ impl Run {
         let _ = self.source.try_send(SourceCommand::Committed(stored.position.clone()));
         if self.careful && self.made >= CAREFUL_CHECKPOINTS {
             self.careful = false;
-            let _ = self.chain.try_send(ChainCommand::Careless);
+            // If the chain has ended, the run is about to.
+            let _ = self.chain.send(ChainCommand::Careless);
         }
         Ok(())
     }
 
-    async fn swap(&mut self, setup: Arc<Setup>, reply: oneshot::Sender<Result<(), ReloadError>>) {
-        let result = self.swap_transforms(&setup.transforms).await;
-        if result.is_ok() {
-            self.setup = setup;
-            self.status.arrange(&self.setup.stage_ids());
-        }
-        drop(reply.send(result.map_err(|error| ReloadError(error.to_string()))));
+    /// Hand the new transforms to the chain. The run goes on meanwhile: the chain may have to finish a call first.
+    fn begin_swap(&mut self, setup: Arc<Setup>, reply: oneshot::Sender<Result<(), ReloadError>>) {
+        self.supersede_swap();
+        let (chain_reply, answer) = oneshot::channel();
+        // If the chain has ended, the answer says so.
+        let _ = self.chain.send(ChainCommand::Swap(setup.transforms.clone(), chain_reply));
+        self.swap = Some(Swap { setup, reply, answer, deadline: Instant::now() + SWAP });
     }
 
-    async fn swap_transforms(&self, factories: &[Arc<dyn TransformFactory>]) -> Result<(), RunError> {
-        let (reply, answer) = oneshot::channel();
-        let gone = || RunError::new("transforms", "the pipeline failed meanwhile");
-        self.chain.send(ChainCommand::Swap(factories.to_vec(), reply)).await.map_err(|_| gone())?;
-        match tokio::time::timeout(SWAP, answer).await {
-            Ok(answer) => answer.map_err(|_| gone())?,
-            Err(_) => Err(RunError::new(
+    fn end_swap(&mut self, result: SwapResult) {
+        let Some(swap) = self.swap.take() else { return };
+        let result = match result {
+            SwapResult::Done(result) => result,
+            SwapResult::Late => Err(RunError::new(
                 "transforms",
                 format!(
-                    "they did not take the change within {SWAP:?}, since dead letters can't be written or a call takes long"
+                    "they did not take the change within {SWAP:?}: a call or the start of the new ones takes too long"
                 ),
             )),
+            // The chain has failed. The run is about to end, and then goes on with the new ones.
+            SwapResult::Gone => {
+                self.swap = Some(swap);
+                return;
+            }
+        };
+        if result.is_ok() {
+            self.setup = swap.setup;
+        }
+        self.status.arrange(&self.setup.stage_ids());
+        drop(swap.reply.send(result.map_err(|error| ReloadError(error.to_string()))));
+    }
+
+    /// Another command came before the transforms were in place: the chain forgets about them.
+    fn supersede_swap(&mut self) {
+        if let Some(swap) = self.swap.take() {
+            drop(swap.answer);
+            drop(swap.reply.send(Err(ReloadError("another command came before it was in place".to_owned()))));
         }
     }
 
-    /// When one stage fails, its neighbours fail after it because their channels close: find the one that began.
-    async fn root_cause(&mut self, error: RunError) -> RunError {
-        let secondary = |error: &RunError| error.message.ends_with("has ended");
-        if !secondary(&error) {
-            return error;
+    /// The run has ended with transforms still on their way into it: a run that failed makes room for them (they may be
+    /// the cure).
+    fn settle_swap(&mut self, end: RunEnd) -> RunEnd {
+        let Some(swap) = self.swap.as_mut() else { return end };
+        if let Ok(result) = swap.answer.try_recv() {
+            self.end_swap(SwapResult::Done(result));
+            return end;
         }
-        while let Some(joined) = self.tasks.join_next().await {
-            match joined {
-                Ok(Err(other)) if !secondary(&other) => return other,
-                Err(panic) if panic.is_panic() => return RunError::new("run", format!("a stage panicked: {panic}")),
-                _ => {}
+        match (self.swap.take(), end) {
+            (Some(swap), RunEnd::Failed | RunEnd::Completed) => RunEnd::Replaced(swap.setup, swap.reply),
+            (_, end) => end,
+        }
+    }
+
+    /// Let the stages close what they hold, for a moment; then they are ended. Returns what went wrong in the one that
+    /// failed first. After an end in good order a stage that does not come to its end is such a failure too, since the
+    /// last checkpoint may not count in it yet.
+    async fn close(&mut self, in_order: bool) -> Option<RunError> {
+        self.committed.clear();
+        self.source = mpsc::channel(1).0;
+        self.chain = mpsc::unbounded_channel().0;
+        let mut first = None;
+        let tasks = &mut self.tasks;
+        let all = async {
+            while let Some(joined) = tasks.set.join_next_with_id().await {
+                if let Some(error) = tasks.own_error(joined) {
+                    first.get_or_insert(error);
+                }
+            }
+        };
+        let late = tokio::time::timeout(END, all).await.is_err();
+        if late {
+            tracing::warn!(pipeline = self.setup.name, after = ?END, "a stage does not come to its end and is ended");
+            if in_order {
+                first.get_or_insert(RunError::new("run", format!("a stage did not come to its end within {END:?}")));
             }
         }
-        error
-    }
-
-    async fn first_failure(&mut self) -> RunError {
-        self.root_cause(RunError::new("run", "a stage has ended")).await
-    }
-
-    /// Let the stages close what they hold, for a moment; then they are ended.
-    async fn close(&mut self) {
-        self.committed.clear();
-        let (source, _) = mpsc::channel(1);
-        self.source = source;
-        let (chain, _) = mpsc::channel(1);
-        self.chain = chain;
-        self.letters = None;
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(Duration::from_secs(2), all).await;
+        self.tasks.set.shutdown().await;
+        first
     }
 }
 
-struct Stages {
-    source: Box<dyn acequia_connector_api::Source>,
-    chain: Chain,
-    sinks: Vec<Box<dyn Sink>>,
-    letters: Option<Box<dyn Sink>>,
+impl Tasks {
+    pub(super) fn spawn(&mut self, name: &str, task: impl Future<Output = Result<(), RunError>> + Send + 'static) {
+        let id = self.set.spawn(task).id();
+        self.names.insert(id, name.to_owned());
+    }
+
+    /// The end of the next stage that ends; never if there is none. Cancel safe.
+    async fn join(&mut self) -> Option<Result<(), RunError>> {
+        match self.set.join_next_with_id().await {
+            Some(Ok((_, result))) => Some(result),
+            Some(Err(error)) => Some(Err(self.own_error(Err(error)).unwrap_or_else(|| RunError::echo("run")))),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What went wrong in a stage itself; not that a neighbour had gone.
+    fn own_error(&self, joined: Result<(Id, Result<(), RunError>), JoinError>) -> Option<RunError> {
+        match joined {
+            Ok((_, result)) => result.err().filter(|error| !error.echo),
+            Err(error) if error.is_panic() => {
+                let name = self.names.get(&error.id()).map_or("run", String::as_str);
+                Some(RunError::new(name, panic_message(error)))
+            }
+            Err(_) => None,
+        }
+    }
 }
 
-async fn open_sink(
-    setup: &Setup,
-    stage: &SinkStage,
-    last: &Checkpoint,
-    states: &mut BTreeMap<String, SinkState>,
-) -> Result<Box<dyn Sink>, RunError> {
-    let sink_type = stage.spec.type_name();
-    let state = last.sinks.get(&stage.id).filter(|state| state.sink_type == sink_type).map(|state| &state.state);
-    let failed = |error| RunError::connector(&stage.id, &error);
-    let mut sink = stage.spec.open(&setup.context(&stage.id), state).await.map_err(failed)?;
-    if let Some(state) = sink.flush().await.map_err(failed)?.state {
-        states.insert(stage.id.clone(), SinkState { sink_type: sink_type.to_owned(), state });
+/// What a task said that panicked.
+pub(super) fn panic_message(error: JoinError) -> String {
+    let payload = match error.try_into_panic() {
+        Ok(payload) => payload,
+        Err(error) => return error.to_string(),
+    };
+    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    format!("it panicked, which is a mistake in acequia: {}", text.unwrap_or("no message"))
+}
+
+enum SwapResult {
+    Done(Result<(), RunError>),
+    Late,
+    Gone,
+}
+
+/// What became of the swap under way; never if there is none. Cancel safe.
+async fn swapped(swap: &mut Option<Swap>) -> SwapResult {
+    match swap {
+        Some(swap) if !swap.answer.is_terminated() => {
+            match tokio::time::timeout_at(swap.deadline, &mut swap.answer).await {
+                Ok(Ok(result)) => SwapResult::Done(result),
+                Ok(Err(_)) => SwapResult::Gone,
+                Err(_) => SwapResult::Late,
+            }
+        }
+        _ => std::future::pending().await,
     }
-    Ok(sink)
+}
+
+/// A timer whose first tick is one period away.
+fn every(period: Duration) -> Interval {
+    let mut timer = tokio::time::interval_at(Instant::now() + period, period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use acequia_connector_api::{Batch, ConnectorError, Flushed, Kind, Sink};
+use acequia_connector_api::{Batch, ConnectorError, FailedRow, Flushed, Kind, Sink};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::dead_letters::FailureRoute;
 use super::error::{RunError, chain_of};
+use super::inlet::Inlet;
 use super::run::Report;
-use super::status::{Counts, PipelineStatus, StageCounters, State};
-use super::{Barrier, Message};
+use super::status::{Counts, PipelineStatus, StageCounters};
+use super::{Barrier, CLOSE, Message};
 
 /// What becomes of rows that the sink refuses.
 pub(super) enum Refused {
@@ -24,7 +26,7 @@ pub(super) enum Refused {
 pub(super) struct SinkTask {
     pub(super) id: String,
     pub(super) sink: Box<dyn Sink>,
-    pub(super) input: mpsc::Receiver<Message>,
+    pub(super) input: Inlet,
     /// One message for each checkpoint that is on disk; closed when the run is over.
     pub(super) committed: mpsc::Receiver<()>,
     pub(super) reports: mpsc::Sender<Report>,
@@ -42,9 +44,9 @@ impl SinkTask {
             tokio::select! {
                 biased;
                 committed = self.committed.recv() => match committed {
-                    Some(()) => self.sink.committed().await.map_err(|error| RunError::connector(&self.id, &error))?,
+                    Some(()) => self.committed().await?,
                     None => {
-                        self.sink.close().await;
+                        self.close().await;
                         return Ok(());
                     }
                 },
@@ -60,16 +62,26 @@ impl SinkTask {
         }
     }
 
+    async fn close(&mut self) {
+        if tokio::time::timeout(CLOSE, self.sink.close()).await.is_err() {
+            tracing::warn!(pipeline = self.status.name, stage = self.id, after = ?CLOSE,
+                "the sink does not close and is dropped");
+        }
+    }
+
+    async fn committed(&mut self) -> Result<(), RunError> {
+        self.sink.committed().await.map_err(|error| RunError::connector(&self.id, &error))
+    }
+
     async fn write(&mut self, batch: &Batch) -> Result<u64, RunError> {
-        let mut backoff = Backoff::new();
-        let mut tries = 0u32;
+        let mut retries = Retries::default();
         let failed = loop {
             match self.sink.write(batch).await {
                 Ok(failed) => break failed,
-                Err(error) => self.wait(&error, &mut backoff, &mut tries).await?,
+                Err(error) => self.wait(&error, &mut retries).await?,
             }
         };
-        self.recovered(tries);
+        self.recovered(retries).await?;
         let rows = batch.len() as u64;
         let dead = failed.len() as u64;
         self.refuse(failed).await?;
@@ -78,26 +90,28 @@ impl SinkTask {
         Ok(rows.saturating_sub(dead))
     }
 
+    /// Not a beat of the pipeline: nothing flows in a flush, and a checkpoint must not be the reason for the next.
     async fn flush(&mut self, barrier: Barrier, pending: &mut u64) -> Result<(), RunError> {
-        let mut backoff = Backoff::new();
-        let mut tries = 0u32;
+        let mut retries = Retries::default();
         let Flushed { failed, state } = loop {
             match self.sink.flush().await {
                 Ok(flushed) => break flushed,
-                Err(error) => self.wait(&error, &mut backoff, &mut tries).await?,
+                Err(error) => self.wait(&error, &mut retries).await?,
             }
         };
-        self.recovered(tries);
+        self.recovered(retries).await?;
         let dead = failed.len() as u64;
         self.refuse(failed).await?;
+        if let Refused::Route(route) = &self.refused {
+            route.barrier(&self.id, barrier).await?;
+        }
         self.counters.add(Counts { rows_out: pending.saturating_sub(dead), dead, ..Counts::default() });
         *pending = 0;
-        self.status.beat();
         let report = Report::Sink { id: self.id.clone(), number: barrier.number, state, counts: self.counters.get() };
-        self.reports.send(report).await.map_err(|_| RunError::new(&self.id, "the run has ended"))
+        self.reports.send(report).await.map_err(|_| RunError::echo(&self.id))
     }
 
-    async fn refuse(&mut self, failed: Vec<acequia_connector_api::FailedRow>) -> Result<(), RunError> {
+    async fn refuse(&mut self, failed: Vec<FailedRow>) -> Result<(), RunError> {
         match (&self.refused, failed.first()) {
             (_, None) => Ok(()),
             (Refused::Route(route), _) => route.route(&self.id, failed).await,
@@ -107,26 +121,58 @@ impl SinkTask {
         }
     }
 
-    async fn wait(&mut self, error: &ConnectorError, backoff: &mut Backoff, tries: &mut u32) -> Result<(), RunError> {
+    /// Wait before the next try; an error if there is none to be made.
+    async fn wait(&mut self, error: &ConnectorError, retries: &mut Retries) -> Result<(), RunError> {
         let Kind::Retryable { after } = error.kind else {
             return Err(RunError::connector(&self.id, error));
         };
-        let wait = backoff.next(after);
-        *tries += 1;
+        let wait = retries.backoff.next(after);
+        retries.tries += 1;
         let message = format!("{}: {}", self.id, chain_of(error));
-        tracing::warn!(pipeline = self.status.name, stage = self.id, error = message, retry_in = ?wait, tries = *tries,
-            "the sink will be tried again");
+        tracing::warn!(pipeline = self.status.name, stage = self.id, error = message, retry_in = ?wait,
+            tries = retries.tries, "the sink will be tried again");
         self.counters.retry();
-        self.status.trouble(&message);
-        self.status.enter(State::Retrying);
-        tokio::time::sleep(wait).await;
-        Ok(())
+        self.status.retrying(&self.id, &message);
+        let at = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                biased;
+                committed = self.committed.recv() => match committed {
+                    // The sink is in the middle of something: it is told when that is over.
+                    Some(()) => retries.committed = true,
+                    // The run is over: no more tries.
+                    None => {
+                        self.close().await;
+                        return Err(RunError::echo(&self.id));
+                    }
+                },
+                () = tokio::time::sleep_until(at) => return Ok(()),
+            }
+        }
     }
 
-    fn recovered(&self, tries: u32) {
-        if tries > 0 {
-            tracing::info!(pipeline = self.status.name, stage = self.id, tries, "the sink works again");
-            self.status.works();
+    async fn recovered(&mut self, retries: Retries) -> Result<(), RunError> {
+        if retries.tries > 0 {
+            tracing::info!(pipeline = self.status.name, stage = self.id, tries = retries.tries, "the sink works again");
+            self.status.recovered(&self.id);
         }
+        if retries.committed {
+            self.committed().await?;
+        }
+        Ok(())
+    }
+}
+
+/// The tries of one call.
+struct Retries {
+    backoff: Backoff,
+    tries: u32,
+    /// A checkpoint was stored meanwhile.
+    committed: bool,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Retries { backoff: Backoff::new(), tries: 0, committed: false }
     }
 }

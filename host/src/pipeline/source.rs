@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use acequia_connector_api::{ConnectorError, Event, Kind, Position, Source};
+use acequia_connector_api::{Batch, ConnectorError, Event, Kind, Position, Source};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::error::{RunError, chain_of};
 use super::run::Report;
 use super::status::{Counts, PipelineStatus, StageCounters};
-use super::{Barrier, Message};
+use super::{Barrier, CLOSE, Message};
 
 pub(super) const STAGE: &str = "source";
 
@@ -34,7 +35,7 @@ pub(super) struct SourceTask {
 
 /// The stage behind has gone: the run is over, and whoever ended it knows why.
 fn gone() -> RunError {
-    RunError::new(STAGE, "the next stage has ended")
+    RunError::echo(STAGE)
 }
 
 impl SourceTask {
@@ -42,8 +43,11 @@ impl SourceTask {
         let mut ended = false;
         let mut stopped = false;
         let mut backoff = Backoff::new();
+        // Set while the source is not to be asked.
+        let mut ask_again_at: Option<Instant> = None;
         let mut troubled = false;
         loop {
+            let waits = ask_again_at.is_some();
             tokio::select! {
                 // Commands first: a source that always has rows must not keep a barrier waiting.
                 biased;
@@ -62,48 +66,40 @@ impl SourceTask {
                         }
                     }
                     None => {
-                        self.source.close().await;
+                        if tokio::time::timeout(CLOSE, self.source.close()).await.is_err() {
+                            tracing::warn!(pipeline = self.status.name, stage = STAGE, after = ?CLOSE,
+                                "the source does not close and is dropped");
+                        }
                         return Ok(());
                     }
                 },
-                event = self.source.next(), if !ended && !stopped => match event {
+                () = until(ask_again_at), if waits => ask_again_at = None,
+                event = self.source.next(), if !ended && !stopped && !waits => match event {
                     Ok(Event::Batch(batch)) => {
-                        if troubled {
-                            troubled = false;
+                        if std::mem::take(&mut troubled) {
                             backoff.reset();
-                            self.status.works();
+                            self.status.recovered(STAGE);
                         }
                         self.send(batch).await?;
                     }
                     Ok(Event::End) => {
                         ended = true;
+                        self.status.recovered(STAGE);
                         self.status.set_progress(self.source.progress());
                         self.reports.send(Report::Ended).await.map_err(|_| gone())?;
                     }
                     Err(error) => {
-                        let after = retry_after(&error)?;
-                        let wait = backoff.next(after);
+                        let wait = backoff.next(retry_after(&error)?);
                         troubled = true;
                         self.trouble(&error, wait);
-                        tokio::select! {
-                            biased;
-                            command = self.commands.recv() => match command {
-                                Some(SourceCommand::Barrier(barrier)) => {
-                                    self.barrier(barrier).await?;
-                                    stopped |= barrier.last;
-                                }
-                                Some(SourceCommand::Committed(_)) => {}
-                                None => return Ok(()),
-                            },
-                            () = tokio::time::sleep(wait) => {}
-                        }
+                        ask_again_at = Some(Instant::now() + wait);
                     }
                 },
             }
         }
     }
 
-    async fn send(&mut self, batch: acequia_connector_api::Batch) -> Result<(), RunError> {
+    async fn send(&mut self, batch: Batch) -> Result<(), RunError> {
         let failed = batch.failed.len() as u64;
         let rows = batch.len() as u64;
         self.output.send(Message::Batch(batch)).await.map_err(|_| gone())?;
@@ -140,8 +136,14 @@ impl SourceTask {
         let message = format!("{STAGE}: {}", chain_of(error));
         tracing::warn!(pipeline = self.status.name, stage = STAGE, error = message, retry_in = ?wait, "the source will be asked again");
         self.counters.retry();
-        self.status.trouble(&message);
-        self.status.enter(super::status::State::Retrying);
+        self.status.retrying(STAGE, &message);
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,12 +1,13 @@
 //! What can be seen of a pipeline from outside while it runs: counts, states, errors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use acequia_connector_api::Progress;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 /// Now, in milliseconds since the epoch.
 pub fn now_millis() -> u64 {
@@ -60,7 +61,7 @@ impl StageCounters {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Say how often this run's guest was replaced so far; returns how many of those are new since `before`.
+    /// This run's guest was replaced `now` times so far, of which `before` are counted already.
     pub fn replaced(&self, before: u64, now: u64) {
         self.replaced.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
     }
@@ -201,6 +202,8 @@ pub struct Facts {
     pub warnings: Vec<String>,
     /// What it reads from and writes to.
     pub connectors: Connectors,
+    /// The stages that don't work for now and try again by themselves.
+    pub retrying: BTreeSet<String>,
 }
 
 /// What can be seen of a pipeline.
@@ -212,8 +215,9 @@ pub struct PipelineStatus {
     stages: Mutex<Vec<(String, Arc<StageCounters>)>>,
     /// Counts up whenever a stage did something: what the watchdog looks at.
     pulse: AtomicU64,
-    /// When the run's loop last came round, milliseconds since the epoch.
+    /// When the run's loop last came round, milliseconds since `origin`; 0: never.
     alive_at: AtomicU64,
+    origin: Instant,
 }
 
 impl PipelineStatus {
@@ -233,10 +237,12 @@ impl PipelineStatus {
                 progress: None,
                 warnings: Vec::new(),
                 connectors: Connectors::default(),
+                retrying: BTreeSet::new(),
             }),
             stages: Mutex::new(Vec::new()),
             pulse: AtomicU64::new(0),
             alive_at: AtomicU64::new(0),
+            origin: Instant::now(),
         }
     }
 
@@ -268,14 +274,31 @@ impl PipelineStatus {
         facts.last_error = Some(trouble);
     }
 
-    /// It works (again).
-    pub fn works(&self) {
+    /// A stage does not work for now, and tries again by itself.
+    pub fn retrying(&self, stage: &str, message: &str) {
+        self.trouble(message);
         let mut facts = self.lock();
-        facts.first_error = None;
+        facts.retrying.insert(stage.to_owned());
+        facts.state = State::Retrying;
+    }
+
+    /// A stage works (again). The pipeline does when all of them do.
+    pub fn recovered(&self, stage: &str) {
+        let mut facts = self.lock();
+        if facts.retrying.remove(stage) && facts.retrying.is_empty() {
+            facts.state = State::Running;
+        }
+    }
+
+    /// A run is open: rows can flow.
+    pub fn opened(&self) {
+        self.alive();
+        let mut facts = self.lock();
+        facts.retrying.clear();
         facts.state = State::Running;
     }
 
-    /// It has run for a while without a new error: the first one is history.
+    /// Everything that came in is confirmed: the first error is history, unless a stage still tries.
     pub fn settled(&self) {
         let mut facts = self.lock();
         if facts.state == State::Running {
@@ -283,7 +306,7 @@ impl PipelineStatus {
         }
     }
 
-    /// The counters of a stage, made at its first mention. `place` is its index among the stages in order of flow.
+    /// The counters of a stage, made at its first mention.
     pub fn stage(&self, id: &str) -> Arc<StageCounters> {
         let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
         match stages.iter().find(|(name, _)| name == id) {
@@ -327,14 +350,16 @@ impl PipelineStatus {
         self.pulse.load(Ordering::Relaxed)
     }
 
-    /// The run's own loop came round: said at least at every checkpoint interval, even if nothing flows.
+    /// The run's own loop came round: said every second, even if nothing flows.
     pub fn alive(&self) {
-        self.alive_at.store(now_millis(), Ordering::Relaxed);
+        let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.alive_at.store(now.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// When the run's loop last came round, milliseconds since the epoch; 0 if it has not run.
-    pub fn alive_at(&self) -> u64 {
-        self.alive_at.load(Ordering::Relaxed)
+    /// How long ago the run's loop last came round, whatever the wall clock says; `None` if it never has.
+    pub fn silent_for(&self) -> Option<Duration> {
+        let alive = self.alive_at.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.origin.elapsed().saturating_sub(Duration::from_millis(alive)))
     }
 
     /// How far a finite source is.

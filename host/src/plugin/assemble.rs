@@ -136,7 +136,9 @@ impl Assembled {
 
     /// As the engine wants it, with the failed rows of before.
     pub(crate) fn finish(self, input: Prepared, mut failed: Vec<FailedRow>) -> Applied {
-        failed.extend(input.fail(self.failed.into_iter()));
+        if !self.failed.is_empty() {
+            failed.extend(input.fail(self.failed.into_iter()));
+        }
         let origin = match self.from {
             From::All => input.origin,
             From::Kept(mask) => kept(input.origin, mask),

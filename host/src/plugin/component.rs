@@ -124,12 +124,7 @@ impl Compiled {
     }
 
     fn link(&self, linker: &Linker<GuestState>, grants: LinkedGrants) -> Result<Linked, String> {
-        let differs = |error: wasmtime::Error| {
-            let contract = &self.contract;
-            format!(
-                "it does not fit contract {CONTRACT_VERSION} (it says {contract}): rebuild it with this host's wit/plugin.wit: {error:#}"
-            )
-        };
+        let differs = |error: wasmtime::Error| differs_from_contract(&error);
         let linker = linker::granted_linker(linker, &self.component, grants).map_err(differs)?;
         let instance = linker.instantiate_pre(&self.component).map_err(differs)?;
         let transform = transform::GuestIndices::new(&instance).map_err(differs)?;
@@ -205,6 +200,13 @@ impl Plugin {
     pub(crate) fn compiled(&self) -> &Compiled {
         &self.compiled
     }
+}
+
+/// What to say of a plugin that says the right version and has other types.
+pub(crate) fn differs_from_contract(error: &wasmtime::Error) -> String {
+    format!(
+        "its types are not those of contract {CONTRACT_VERSION}: rebuild it with this host's wit/plugin.wit: {error:#}"
+    )
 }
 
 /// The version after the `@` of the interface of that name.

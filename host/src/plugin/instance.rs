@@ -8,10 +8,9 @@ use wasmtime::Store;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::CONTRACT_VERSION;
 use super::bindings::{state, tick, transform, types};
 use super::capture::Capture;
-use super::component::Linked;
+use super::component::{Linked, differs_from_contract};
 use super::engine::Host;
 use super::error::{Failure, Limit, PluginError, PluginErrorKind};
 use super::limits::{CallClock, MemoryLimiter, with_deadline};
@@ -124,22 +123,18 @@ impl Instance {
             recipe.error(PluginErrorKind::Start, format!("no instance can be made: {}", failure.message))
         };
         let instance = started.map_err(cannot_start)?;
+        // Here the types of the exports are compared, which can't be done without an instance.
+        let differs = |error: wasmtime::Error| recipe.error(PluginErrorKind::File, differs_from_contract(&error));
         let linked = &recipe.linked;
-        // Wasmtime compares the types of the exports only here.
-        let differs = |error: wasmtime::Error| {
-            let message = format!(
-                "its functions have other types than those of contract {CONTRACT_VERSION}: rebuild it with this host's wit/plugin.wit: {error:#}"
-            );
-            recipe.error(PluginErrorKind::File, message)
-        };
         let transform = linked.transform.load(&mut store, &instance).map_err(differs)?;
-        let state = linked.state.as_ref().map(|state| state.load(&mut store, &instance)).transpose();
-        let tick = linked.tick.as_ref().map(|tick| tick.load(&mut store, &instance)).transpose();
+        let state =
+            linked.state.as_ref().map(|state| state.load(&mut store, &instance)).transpose().map_err(differs)?;
+        let tick = linked.tick.as_ref().map(|tick| tick.load(&mut store, &instance)).transpose().map_err(differs)?;
         Ok(Instance {
-            state: state.map_err(differs)?,
-            tick: tick.map_err(differs)?,
             store,
             transform,
+            state,
+            tick,
             clock,
             ticker,
             capture,

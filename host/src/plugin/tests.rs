@@ -335,6 +335,29 @@ fn a_component_that_is_no_plugin_of_ours() {
     assert!(load("(component)").unwrap_err().to_string().contains("it is a component, but no plugin"));
 }
 
+#[tokio::test]
+async fn a_plugin_of_our_version_with_other_types() {
+    let plugin = load(&summing().build().replace("\"now\" s64", "\"now\" u64")).unwrap();
+    let error = try_start(&plugin, Limits::default(), &Grants::default(), None).await.unwrap_err();
+    assert_eq!(error.kind, PluginErrorKind::File);
+    assert!(error.to_string().contains("its types are not those of contract 0.1.0: rebuild it"), "{error}");
+}
+
+#[tokio::test]
+async fn an_instance_that_has_grown_is_replaced_in_time() {
+    // 2 pages of 64 KiB at rest, 16 allowed. A batch with GROW takes 12 more: a second one would be over the limit.
+    let limits = Limits { memory: ByteSize(16 << 16), ..Limits::default() };
+    let mut transform = try_start(&moody().load(), limits, &Grants::default(), None).await.unwrap();
+    for _ in 0..3 {
+        let applied = transform.apply(batch([2, moods::GROW])).await.unwrap();
+        assert_eq!((values(&applied, "value"), applied.batch.failed.len()), (vec![2], 0));
+    }
+    assert_eq!(transform.replaced(), 0, "not counted as a failure");
+    let applied = transform.apply(batch([2, moods::GROW, moods::GROW])).await.unwrap();
+    assert_eq!(applied.batch.len() + applied.batch.failed.len() + applied.dropped as usize, 3);
+    assert!(transform.replaced() > 0);
+}
+
 #[test]
 fn inspects() {
     let info = moody().load().inspect();

@@ -44,7 +44,7 @@ pub struct StartOptions<'a> {
 /// A running plugin.
 ///
 /// Failures: an instance that failed is replaced. A plugin without state gets the rest of the batch again, bisected until the
-/// rows that make it trap are found ([`retry`](super::retry)). One with state has lost it, unless it is
+/// rows that make it trap are found (see the module `retry`). One with state has lost it, unless it is
 /// careful ([`Transform::set_careful`]): then it is bisected in the same way, with its state restored before every try.
 pub struct PluginTransform {
     plugin: Arc<Plugin>,

@@ -7,6 +7,7 @@
 mod checkpoint;
 mod lock;
 mod store;
+mod writer;
 
 pub use checkpoint::{Checkpoint, SinkState};
 pub use lock::StateLock;

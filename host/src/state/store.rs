@@ -1,22 +1,19 @@
-//! The store: a thread that owns the database.
+//! The store, as the pipelines see it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
-use super::checkpoint::{Checkpoint, seal, unseal};
-
-/// Pipeline -> sealed JSON of everything but the snapshots.
-const CHECKPOINTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("checkpoints");
-/// Pipeline and transform -> the sealed snapshot.
-const SNAPSHOTS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("snapshots");
+use super::checkpoint::Checkpoint;
+use super::writer::{Opener, Writer, make_tables};
 
 /// The database's cache: its default of 1 GiB is more than everything else together.
 const CACHE_BYTES: usize = 8 << 20;
-/// Checkpoints that one transaction takes at most.
-const GROUP: usize = 1024;
+/// Requests that are taken at once, and so checkpoints in one transaction, at most.
+pub(super) const GROUP: usize = 1024;
 
 /// Something is wrong with the state folder or what is in it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -67,9 +64,10 @@ pub enum StateError {
     Closed,
 }
 
-type Reply<T> = oneshot::Sender<Result<T, StateError>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StateError>>;
 
-enum Request {
+/// What the store's thread is asked.
+pub(super) enum Request {
     Load(String, Reply<Option<Checkpoint>>),
     Save(String, Arc<Checkpoint>, Reply<()>),
 }
@@ -89,23 +87,21 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         let file = dir.join("acequia.redb");
         let failed = |error: String| StateError::Database { file: file.clone(), error };
-        let database =
-            Database::builder().set_cache_size(CACHE_BYTES).create(&file).map_err(|error| failed(error.to_string()))?;
-        // Both tables exist from here on, so that a read never has to ask.
-        let create = || -> Result<(), redb::Error> {
-            let transaction = database.begin_write()?;
-            transaction.open_table(CHECKPOINTS)?;
-            transaction.open_table(SNAPSHOTS)?;
-            transaction.commit()?;
-            Ok(())
-        };
-        create().map_err(|error| failed(error.to_string()))?;
+        let exists = file.try_exists().map_err(|error| failed(error.to_string()))?;
+        if !exists {
+            create(dir, &file).map_err(|error| failed(error.to_string()))?;
+        }
+        let path = file.clone();
+        Store::with(dir, &file, Box::new(move || builder().open(&path)))
+    }
+
+    pub(super) fn with(dir: &Path, file: &Path, open: Opener) -> Result<Self, StateError> {
+        let writer = Writer::open(file, open)?;
         let (requests, receiver) = mpsc::channel(GROUP);
-        let writer = Writer { database, file: file.clone() };
         std::thread::Builder::new()
             .name("state".to_owned())
             .spawn(move || writer.run(receiver))
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| StateError::Database { file: file.to_owned(), error: error.to_string() })?;
         Ok(Store { requests, dir: dir.to_owned() })
     }
 
@@ -119,10 +115,7 @@ impl Store {
     /// # Errors
     /// If it can't be read whole.
     pub async fn load(&self, pipeline: &str) -> Result<Option<Checkpoint>, StateError> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Load(pipeline.to_owned(), reply);
-        self.requests.send(request).await.map_err(|_| StateError::Closed)?;
-        answer.await.map_err(|_| StateError::Closed)?
+        self.ask(|reply| Request::Load(pipeline.to_owned(), reply)).await
     }
 
     /// Store a checkpoint; when this returns, it is on disk.
@@ -130,107 +123,39 @@ impl Store {
     /// # Errors
     /// If it could not be written; the one before it stands.
     pub async fn save(&self, pipeline: &str, checkpoint: Arc<Checkpoint>) -> Result<(), StateError> {
+        self.ask(|reply| Request::Save(pipeline.to_owned(), checkpoint, reply)).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StateError> {
+        #[cfg(test)]
+        let _clock = tests::hold_the_clock();
         let (reply, answer) = oneshot::channel();
-        let request = Request::Save(pipeline.to_owned(), checkpoint, reply);
-        self.requests.send(request).await.map_err(|_| StateError::Closed)?;
+        self.requests.send(request(reply)).await.map_err(|_| StateError::Closed)?;
         answer.await.map_err(|_| StateError::Closed)?
     }
 }
 
-struct Writer {
-    database: Database,
-    file: PathBuf,
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
 }
 
-impl Writer {
-    fn run(self, mut requests: mpsc::Receiver<Request>) {
-        let mut batch = Vec::new();
-        while requests.blocking_recv_many(&mut batch, GROUP) > 0 {
-            let mut saves = Vec::new();
-            for request in batch.drain(..) {
-                // A reply that nobody waits for is no error: the pipeline was stopped meanwhile.
-                match request {
-                    Request::Load(pipeline, reply) => drop(reply.send(self.load(&pipeline))),
-                    Request::Save(pipeline, checkpoint, reply) => saves.push((pipeline, checkpoint, reply)),
-                }
-            }
-            if saves.is_empty() {
-                continue;
-            }
-            let result = self
-                .save(saves.iter().map(|(pipeline, checkpoint, _)| (pipeline.as_str(), checkpoint.as_ref())))
-                .map_err(|error| self.failed(&error));
-            for (_, _, reply) in saves {
-                drop(reply.send(result.clone()));
-            }
-        }
+/// Make a store with its two tables, so that a read never has to ask whether they exist. It gets its name only when it is
+/// whole and on disk: a crash halfway leaves nothing that looks like a store and is none.
+fn create(dir: &Path, file: &Path) -> Result<(), redb::Error> {
+    let new = dir.join("acequia.redb.new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
     }
-
-    fn failed(&self, error: &redb::Error) -> StateError {
-        StateError::Database { file: self.file.clone(), error: error.to_string() }
-    }
-
-    fn load(&self, pipeline: &str) -> Result<Option<Checkpoint>, StateError> {
-        let damaged =
-            |error: String| StateError::Damaged { file: self.file.clone(), pipeline: pipeline.to_owned(), error };
-        let read = || -> Result<_, redb::Error> {
-            let transaction = self.database.begin_read()?;
-            let head = transaction.open_table(CHECKPOINTS)?.get(pipeline)?.map(|value| value.value().to_vec());
-            let mut snapshots = Vec::new();
-            let table = transaction.open_table(SNAPSHOTS)?;
-            for entry in table.range((pipeline, "")..)? {
-                let (key, value) = entry?;
-                let (owner, transform) = key.value();
-                if owner != pipeline {
-                    break;
-                }
-                snapshots.push((transform.to_owned(), value.value().to_vec()));
-            }
-            Ok((head, snapshots))
-        };
-        let (head, snapshots) = read().map_err(|error| self.failed(&error))?;
-        let Some(head) = head else { return Ok(None) };
-        let head = unseal(&head).map_err(damaged)?;
-        let mut checkpoint: Checkpoint = serde_json::from_slice(head).map_err(|error| damaged(error.to_string()))?;
-        for (transform, snapshot) in snapshots {
-            let bytes = unseal(&snapshot)
-                .map_err(|error| damaged(format!("the snapshot of transform `{transform}`: {error}")))?;
-            checkpoint.snapshots.insert(transform, bytes.to_vec());
-        }
-        Ok(Some(checkpoint))
-    }
-
-    fn save<'a>(&self, saves: impl Iterator<Item = (&'a str, &'a Checkpoint)>) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut heads = transaction.open_table(CHECKPOINTS)?;
-            let mut snapshots = transaction.open_table(SNAPSHOTS)?;
-            for (pipeline, checkpoint) in saves {
-                // The types serialise without fail: strings, numbers, and maps with string keys.
-                let head = serde_json::to_vec(checkpoint).map_err(std::io::Error::other)?;
-                heads.insert(pipeline, seal(&head).as_slice())?;
-                let mut gone = Vec::new();
-                for entry in snapshots.range((pipeline, "")..)? {
-                    let (key, _) = entry?;
-                    let (owner, transform) = key.value();
-                    if owner != pipeline {
-                        break;
-                    }
-                    if !checkpoint.snapshots.contains_key(transform) {
-                        gone.push(transform.to_owned());
-                    }
-                }
-                for transform in gone {
-                    snapshots.remove((pipeline, transform.as_str()))?;
-                }
-                for (transform, bytes) in &checkpoint.snapshots {
-                    snapshots.insert((pipeline, transform.as_str()), seal(bytes).as_slice())?;
-                }
-            }
-        }
-        transaction.commit()?;
-        Ok(())
-    }
+    let database = builder().create(&new)?;
+    make_tables(&database)?;
+    drop(database);
+    File::open(&new)?.sync_all()?;
+    std::fs::rename(&new, file)?;
+    File::open(dir)?.sync_all()?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -238,6 +163,14 @@ mod tests {
     use super::*;
     use crate::state::StateLock;
     use acequia_connector_api::Position;
+
+    /// A test's paused clock runs ahead whenever the runtime has nothing to do. The store works in a thread of its own,
+    /// which the runtime does not know of; a blocking task is known, and holds the clock until this is dropped.
+    pub(super) fn hold_the_clock() -> std::sync::mpsc::Sender<()> {
+        let (held, wait) = std::sync::mpsc::channel();
+        tokio::task::spawn_blocking(move || wait.recv().is_err());
+        held
+    }
 
     fn checkpoint(number: u64, snapshots: &[(&str, &[u8])]) -> Arc<Checkpoint> {
         Arc::new(Checkpoint {
@@ -280,6 +213,16 @@ mod tests {
         assert!(error.contains(&std::process::id().to_string()) && error.contains("--state"), "{error}");
         drop(lock);
         StateLock::take(dir.path()).unwrap();
+    }
+
+    /// What a crash in the middle of making the file leaves is no obstacle.
+    #[tokio::test]
+    async fn a_file_that_was_half_made_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("acequia.redb.new"), b"half").unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.load("a").await.unwrap(), None);
+        assert!(!dir.path().join("acequia.redb.new").exists());
     }
 
     #[test]

@@ -165,6 +165,7 @@ pub(crate) mod moods {
     pub(crate) const RANDOM: i64 = 29;
     pub(crate) const STDERR: i64 = 31;
     pub(crate) const FAIL_FIRST: i64 = 33;
+    pub(crate) const GROW: i64 = 35;
 }
 
 /// See [`moods`].
@@ -226,6 +227,7 @@ pub(crate) fn moody() -> Guest {
                     (then (call $log (i32.const 0) (i32.const {panic_at}) (i32.const {panic_length})) unreachable))
                 (if (i64.eq (local.get $value) (i64.const {LOOP})) (then (loop $forever (br $forever))))
                 (if (i64.eq (local.get $value) (i64.const {MEMORY})) (then (drop (memory.grow (i32.const 16384)))))
+                (if (i64.eq (local.get $value) (i64.const {GROW})) (then (drop (memory.grow (i32.const 12)))))
                 (if (i64.eq (local.get $value) (i64.const {RECURSION})) (then (drop (call $recurse (i32.const 0)))))
                 (if (i64.eq (local.get $value) (i64.const {ERROR})) (then (return (i32.const {error}))))
                 (if (i64.eq (local.get $value) (i64.const {WRONG_LENGTH})) (then (return (i32.const {wrong_length}))))

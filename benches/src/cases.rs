@@ -1,0 +1,146 @@
+//! The plugins that are measured: their input, and the same work done by native code.
+
+use std::sync::Arc;
+
+use acequia_connector_api::RowSchema;
+use acequia_plugin_sdk::{
+    Aggregate, Bitmap, Column, Filter, Map, Packed, Rows, Schema, Transform, Type, Values, parse,
+};
+use anyhow::{Context as _, Result, anyhow};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow_buffer::{BooleanBuffer, Buffer, OffsetBuffer, ScalarBuffer};
+use arrow_schema::SchemaRef;
+use arrow_select::filter::filter_record_batch;
+use serde_json::{Value, json};
+
+/// A plugin, its configuration, and rows for it.
+pub(crate) struct Case {
+    /// The bundled plugin.
+    pub(crate) plugin: &'static str,
+    /// Its `config` table.
+    pub(crate) config: Value,
+    /// Rows as a source makes them: what the plugin reads, and a timestamp that only passes.
+    pub(crate) rows: RecordBatch,
+}
+
+/// Native code that does what the plugin does: the plugin's own logic, called directly on the batch's memory, and the
+/// same Arrow functions for what the host does around it.
+pub(crate) type Native = Box<dyn FnMut(&RecordBatch) -> Result<RecordBatch>>;
+
+/// All cases, with so many rows.
+pub(crate) fn all(rows: usize) -> Result<Vec<Case>> {
+    let count = i64::try_from(rows)?;
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..count));
+    let floats: ArrayRef = Arc::new(Float64Array::from_iter_values((0..count).map(|number| number as f64)));
+    let lines: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows).map(line)));
+    let case = |plugin, config, values: &ArrayRef| -> Result<Case> {
+        let times =
+            TimestampMicrosecondArray::from_iter_values((0..count).map(|number| 1_700_000_000_000_000 + number));
+        let times: ArrayRef = Arc::new(times.with_timezone("UTC"));
+        let rows = RecordBatch::try_from_iter([("value", values.clone()), ("timestamp", times)])?;
+        // Named and typed as the engine has them: not nullable.
+        let schema = RowSchema::to_arrow(&RowSchema::from_arrow(rows.schema_ref()));
+        Ok(Case { plugin, config, rows: RecordBatch::try_new(schema, rows.columns().to_vec())? })
+    };
+    Ok(vec![
+        case("even-filter", json!({}), &numbers)?,
+        case("sine-wave", json!({}), &floats)?,
+        case("word-count", json!({}), &lines)?,
+        case("select", json!({ "drop": ["timestamp"], "rename": { "value": "number" } }), &numbers)?,
+        case("uuid", json!({ "from": ["value"] }), &lines)?,
+    ])
+}
+
+/// Eight words out of a thousand, the frequent ones more often, as in a text.
+fn line(row: usize) -> String {
+    let mut state = row as u64 + 1;
+    let mut word = || {
+        // Knuth's MMIX: Donald Knuth, The Art of Computer Programming, volume 2, 3.3.4.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let uniform = (state >> 33) as f64 / (1u64 << 31) as f64;
+        // Zipf's law: a word's frequency falls as its rank, so that a rank's logarithm is uniform.
+        format!("word{}", 1000f64.powf(uniform) as u64)
+    };
+    (0..8).map(|_| word()).collect::<Vec<_>>().join(" ")
+}
+
+/// The native counterpart of a case. `output` is the schema of the plugin's output.
+pub(crate) fn native(case: &Case, output: SchemaRef) -> Result<Native> {
+    let config = case.config.to_string();
+    let schema = Schema { fields: Vec::new(), open: true };
+    let failed = |error: acequia_plugin_sdk::Error| anyhow!("{}: {error}", case.plugin);
+    let missing = || anyhow!("the batch has another type of column");
+    Ok(match case.plugin {
+        "even-filter" => {
+            let config = parse(&config).map_err(failed)?;
+            let mut plugin = even_filter::EvenFilter::configure(config, &schema).map_err(failed)?;
+            Box::new(move |batch| {
+                let values = batch.column(0).as_primitive_opt::<Int64Type>().ok_or_else(missing)?.values();
+                let kept = plugin.keep(&mut Rows::new(values.len() as u32), values);
+                Ok(filter_record_batch(batch, &mask(kept))?)
+            })
+        }
+        "sine-wave" => {
+            let config = parse(&config).map_err(failed)?;
+            let mut plugin = sine_wave::SineWave::configure(config, &schema).map_err(failed)?;
+            Box::new(move |batch| {
+                let values = batch.column(0).as_primitive_opt::<Float64Type>().ok_or_else(missing)?.values();
+                let waves = plugin.map(&mut Rows::new(values.len() as u32), values);
+                let mut columns = batch.columns().to_vec();
+                columns.push(Arc::new(Float64Array::new(waves.into(), None)));
+                Ok(RecordBatch::try_new(output.clone(), columns)?)
+            })
+        }
+        "word-count" => {
+            let config = parse(&config).map_err(failed)?;
+            let mut plugin = word_count::WordCount::configure(config, &schema).map_err(failed)?;
+            let text = text(&case.rows)?;
+            Box::new(move |batch| {
+                let lines =
+                    Option::<String>::view(&text, None, batch.num_rows()).map_err(|error| anyhow!("{error}"))?;
+                let (_, (words, counts)) = plugin.update(&mut Rows::new(batch.num_rows() as u32), lines);
+                let columns: Vec<ArrayRef> = vec![strings(words)?, Arc::new(Int64Array::new(counts.into(), None))];
+                Ok(RecordBatch::try_new(output.clone(), columns)?)
+            })
+        }
+        "select" => Box::new(move |batch| Ok(RecordBatch::try_new(output.clone(), vec![Arc::clone(batch.column(0))])?)),
+        "uuid" => {
+            let config = parse(&config).map_err(failed)?;
+            let (mut plugin, _) = uuid_plugin::Ids::configure(config, &schema).map_err(failed)?;
+            let column = Column { name: "value".to_owned(), values: text(&case.rows)?, valid: None };
+            Box::new(move |batch| {
+                let input = acequia_plugin_sdk::Batch { rows: batch.num_rows() as u32, columns: vec![column.clone()] };
+                let ids = plugin.apply(input).map_err(|error| anyhow!("{error}"))?.columns.pop();
+                let Some(Column { values: Values::Text(ids), .. }) = ids else { return Err(missing()) };
+                let mut columns = batch.columns().to_vec();
+                columns.push(strings(ids)?);
+                Ok(RecordBatch::try_new(output.clone(), columns)?)
+            })
+        }
+        other => return Err(anyhow!("there is no native counterpart of {other}")),
+    })
+}
+
+fn mask(kept: Bitmap) -> BooleanArray {
+    let length = kept.len();
+    BooleanArray::new(BooleanBuffer::new(Buffer::from(kept.into_bytes()), 0, length), None)
+}
+
+/// The first column as the SDK has text.
+fn text(rows: &RecordBatch) -> Result<Values> {
+    let column = rows.column(0).as_string_opt::<i32>().context("the first column is not text")?;
+    Ok(Values::Text(column.iter().map(Option::unwrap_or_default).collect::<Packed>()))
+}
+
+/// What the SDK made, as Arrow has it, checked as the host checks it.
+fn strings(packed: Packed) -> Result<ArrayRef> {
+    let Packed { offsets, data } = packed;
+    let count = offsets.len();
+    // Below 2^31, so that u32 and i32 are the same bits.
+    let offsets = ScalarBuffer::<i32>::new(Buffer::from(offsets), 0, count);
+    Ok(Arc::new(StringArray::try_new(OffsetBuffer::new(offsets), data.into(), None)?))
+}

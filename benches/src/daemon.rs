@@ -1,0 +1,172 @@
+//! The daemon as a process: started, waited for, and asked what it used.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Where the daemon is, and on which processor it is kept.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    binary: PathBuf,
+    plugins: PathBuf,
+    cpu: usize,
+}
+
+/// What a process used from its start to its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usage {
+    /// Seconds.
+    pub(crate) wall: f64,
+    /// Seconds of all its threads, user and system.
+    pub(crate) cpu: f64,
+    /// The most memory that was resident at once, in bytes.
+    pub(crate) peak: f64,
+}
+
+/// A process that runs.
+pub(crate) struct Running {
+    child: Child,
+    begin: Instant,
+    log: PathBuf,
+    lines: BufReader<Box<dyn Read>>,
+    ended: bool,
+}
+
+impl Daemon {
+    /// Look for it beside this program, where nobody says otherwise.
+    pub(crate) fn find(binary: Option<&Path>, plugins: Option<&Path>, cpu: usize) -> Result<Self> {
+        let here = std::env::current_exe().context("where this program is can't be told")?;
+        let folder = here.parent().context("this program is in no folder")?;
+        let binary = binary.map_or_else(|| folder.join("acequia"), Path::to_owned);
+        let plugins = plugins.map_or_else(|| folder.join("../plugins"), Path::to_owned);
+        for needed in [&binary, &plugins] {
+            ensure!(needed.exists(), "{} is missing: build it with `make build`", needed.display());
+        }
+        Ok(Daemon { binary, plugins, cpu })
+    }
+
+    /// The file of a bundled plugin.
+    pub(crate) fn plugin(&self, name: &str) -> PathBuf {
+        self.plugins.join(format!("{name}.wasm"))
+    }
+
+    /// Start `acequia run` on a file or a folder. `pinned`: on one processor only.
+    pub(crate) fn run(&self, pipelines: &Path, state: &Path, more: &[&str], pinned: bool) -> Result<Running> {
+        let mut command = self.command(pinned);
+        command.arg("run").arg(pipelines).arg("--state").arg(state).arg("--plugins").arg(&self.plugins).args(more);
+        start(command, state.with_extension("log"))
+    }
+
+    /// Run `acequia --version`: what any process costs.
+    pub(crate) fn version(&self, scratch: &Path) -> Result<Usage> {
+        let mut command = self.command(false);
+        command.arg("--version");
+        start(command, scratch.join("version.log"))?.wait()
+    }
+
+    fn command(&self, pinned: bool) -> Command {
+        if !pinned {
+            return Command::new(&self.binary);
+        }
+        // It becomes the daemon by `exec`, so that the process and what it used are the daemon's.
+        let mut command = Command::new("taskset");
+        command.arg("-c").arg(self.cpu.to_string()).arg(&self.binary);
+        command
+    }
+}
+
+fn start(mut command: Command, log: PathBuf) -> Result<Running> {
+    let errors = File::create(&log).with_context(|| format!("{} can't be written", log.display()))?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+    let begin = Instant::now();
+    let mut child = command.spawn().with_context(|| format!("{} can't be started", command.get_program().display()))?;
+    let output: Box<dyn Read> = match child.stdout.take() {
+        Some(output) => Box::new(output),
+        None => Box::new(std::io::empty()),
+    };
+    Ok(Running { child, begin, log, lines: BufReader::new(output), ended: false })
+}
+
+impl Running {
+    /// The next line of its standard output, and the seconds since its start.
+    pub(crate) fn line(&mut self) -> Result<(String, f64)> {
+        let mut line = String::new();
+        if self.lines.read_line(&mut line)? == 0 {
+            bail!("the daemon printed nothing more: {}", self.said());
+        }
+        Ok((line, self.begin.elapsed().as_secs_f64()))
+    }
+
+    /// Resident memory now, in bytes: all of it, and the part that is neither code nor another file.
+    pub(crate) fn memory(&self) -> Result<(f64, f64)> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).with_context(|| format!("{path} can't be read"))?;
+        let bytes = |key: &str| -> Result<f64> {
+            let kilobytes = status.lines().find_map(|line| line.strip_prefix(key)?.trim().strip_suffix("kB"));
+            let kilobytes = kilobytes.with_context(|| format!("{path} has no {key}"))?;
+            Ok(kilobytes.trim().parse::<f64>()? * 1024.0)
+        };
+        Ok((bytes("VmRSS:")?, bytes("RssAnon:")?))
+    }
+
+    /// Tell it to stop.
+    pub(crate) fn stop(mut self) -> Result<Usage> {
+        kill_process(self.pid()?, Signal::TERM)?;
+        self.reap(true)
+    }
+
+    /// Wait until it has ended by itself and in good order.
+    pub(crate) fn wait(mut self) -> Result<Usage> {
+        self.reap(true)
+    }
+
+    fn pid(&self) -> Result<Pid> {
+        let pid = i32::try_from(self.child.id())?;
+        Pid::from_raw(pid).context("a process without a number")
+    }
+
+    fn reap(&mut self, read: bool) -> Result<Usage> {
+        if read {
+            // Its output must not stop it.
+            std::io::copy(&mut self.lines, &mut std::io::sink())?;
+        }
+        let mut status = 0;
+        // SAFETY: `rusage` is plain numbers, for which zero is a value.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: both pointers are to locals that live through the call.
+        let reaped = unsafe { libc::wait4(self.pid()?.as_raw_nonzero().get(), &raw mut status, 0, &raw mut usage) };
+        self.ended = true;
+        ensure!(reaped > 0, "the daemon's end can't be waited for: {}", std::io::Error::last_os_error());
+        ensure!(
+            libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
+            "the daemon failed ({status:#x}): {}",
+            self.said()
+        );
+        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+        Ok(Usage {
+            wall: self.begin.elapsed().as_secs_f64(),
+            cpu: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+            peak: usage.ru_maxrss as f64 * 1024.0,
+        })
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+/// What still runs is ended: an error must not leave it behind.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.ended {
+            // It may have ended by itself.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

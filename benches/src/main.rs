@@ -1,0 +1,133 @@
+//! `make bench`: what Acequia costs on this machine. A program to be run and read, not a test: nothing here passes or fails
+//! by a time.
+//!
+//! Machines are shared and noisy. So whatever is compared is measured in turns, many times in one run; what is shown is the
+//! median with the extremes, processor time beside wall time, and how far apart two measurements of the same thing are.
+//! `docs/benchmarks.md` says how to read the tables.
+
+mod boundary;
+mod cases;
+mod daemon;
+mod engine;
+mod files;
+mod machine;
+mod measure;
+mod memory;
+mod pipeline;
+mod report;
+mod start;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use daemon::Daemon;
+use report::Section;
+
+/// Measure what Acequia costs on this machine. Without a section: all but `engine`.
+#[derive(Debug, Parser)]
+#[command(name = "acequia-bench", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    section: Option<Which>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// How often each thing is measured [default: what suits the section].
+    #[arg(long, global = true, value_name = "N")]
+    rounds: Option<usize>,
+    /// The daemon [default: `acequia` beside this program].
+    #[arg(long, global = true, value_name = "FILE")]
+    daemon: Option<PathBuf>,
+    /// The bundled plugins [default: `../plugins` beside this program].
+    #[arg(long, global = true, value_name = "DIR")]
+    plugins: Option<PathBuf>,
+    /// The processor that the daemon is kept on where one core is measured.
+    #[arg(long, global = true, value_name = "NUMBER", default_value_t = 0)]
+    cpu: usize,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Which {
+    /// A batch through a plugin, beside the same logic in native code.
+    Boundary,
+    /// Rows a second of whole pipelines, in a daemon on one core.
+    Pipeline {
+        /// Rows for each run of a pipeline; a hundredth of it where the transform is slow.
+        #[arg(long, default_value_t = 1_000_000_000)]
+        rows: u64,
+    },
+    /// Time from the start of the process to the first row out.
+    Start,
+    /// Resident memory of a daemon with 1, 3 and 100 pipelines.
+    Memory,
+    /// JSON lines from file to file.
+    File {
+        /// Lines of the input.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: u64,
+    },
+    /// What the engine's settings cost: epochs, and calls on a stack of their own.
+    Engine {
+        /// Builds of `even-filter` to compare [default: the bundled one].
+        builds: Vec<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("acequia-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let daemon = Daemon::find(arguments.daemon.as_deref(), arguments.plugins.as_deref(), arguments.cpu)?;
+    let all = [
+        Which::Boundary,
+        Which::Pipeline { rows: 1_000_000_000 },
+        Which::Start,
+        Which::Memory,
+        Which::File { rows: 1_000_000 },
+    ];
+    let chosen = match &arguments.section {
+        Some(which) => vec![which.clone()],
+        None => all.to_vec(),
+    };
+    let machine = machine::describe();
+    if !arguments.json {
+        println!("{machine}\n");
+    }
+    let mut sections = Vec::new();
+    for which in chosen {
+        let section = measure(&which, arguments, &daemon)?;
+        if !arguments.json {
+            println!("{section}");
+        }
+        sections.push(section);
+    }
+    if arguments.json {
+        let sections: Vec<_> = sections.iter().map(Section::to_json).collect();
+        println!("{}", serde_json::json!({ "machine": machine.to_json(), "sections": sections }));
+    } else {
+        println!("load average at the end: {}", machine::load_average());
+    }
+    Ok(())
+}
+
+fn measure(which: &Which, arguments: &Arguments, daemon: &Daemon) -> Result<Section> {
+    let rounds = |usual: usize| arguments.rounds.unwrap_or(usual).max(1);
+    match which {
+        Which::Boundary => boundary::measure(daemon, rounds(15)).context("the boundary"),
+        Which::Pipeline { rows } => pipeline::measure(daemon, *rows, rounds(5)).context("the pipelines"),
+        Which::Start => start::measure(daemon, rounds(20)).context("the start"),
+        Which::Memory => memory::measure(daemon, rounds(3)).context("the memory"),
+        Which::File { rows } => files::measure(daemon, *rows, rounds(5)).context("the files"),
+        Which::Engine { builds } => engine::measure(daemon, builds, rounds(15)).context("the engine"),
+    }
+}

@@ -1,0 +1,103 @@
+//! A thousand pipelines in one daemon.
+
+use std::time::{Duration, Instant};
+
+use acequia_tests::{Daemon, eventually, wait_until};
+
+const PIPELINES: usize = 1000;
+
+fn text(amount: u32) -> String {
+    format!(
+        r#"
+[source]
+type = "rate"
+rows_per_second = {amount}
+
+[[transform]]
+plugin = "even-filter"
+
+[[sink]]
+type = "blackhole"
+"#
+    )
+}
+
+/// A value of `/proc/PID/status`, in MiB.
+fn memory(daemon: &Daemon, key: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    line.trim_matches(|letter: char| !letter.is_ascii_digit()).parse::<u64>().unwrap() / 1024
+}
+
+fn processor_time(daemon: &Daemon) -> f64 {
+    let metrics = daemon.rest().get("/metrics").unwrap();
+    let value = metrics.as_str().unwrap().lines().find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
+    value.unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_thousand_pipelines_start_idle_reload_and_stop() {
+    let mut daemon = Daemon::new();
+    for number in 0..PIPELINES {
+        std::fs::write(daemon.pipelines().join(format!("p{number:03}.toml")), text(1)).unwrap();
+    }
+    let start = Instant::now();
+    daemon.start();
+    let ready = start.elapsed();
+    wait_until("all run", || daemon.rest().get("/health").unwrap()["pipelines"]["RUNNING"] == PIPELINES);
+    let running = start.elapsed();
+    // Each has written a row: its second one, the even filter having let the first one through.
+    eventually("all have rows", || {
+        let all = daemon.rest().get("/connectors?expand=status")?;
+        let all = all.as_object()?;
+        let fed = |stages: &serde_json::Value| stages[2]["rows_out"].as_u64() >= Some(1);
+        (all.len() == PIPELINES && all.values().all(|one| fed(&one["status"]["acequia"]["stages"]))).then_some(())
+    });
+    let flowing = start.elapsed();
+    let resident = memory(&daemon, "VmRSS:");
+    // Idle: a row a second each, and a checkpoint.
+    let (before, since) = (processor_time(&daemon), Instant::now());
+    let passes = || daemon.rest().get("/ready").unwrap()["passes"].as_u64().unwrap();
+    let pass = passes();
+    wait_until("it has looked at all files again by itself", || passes() > pass);
+    let idle = (processor_time(&daemon) - before) / since.elapsed().as_secs_f64();
+
+    // One of them is changed: by an event, and by a request that waits for its end.
+    let mut by_event = Vec::new();
+    let mut by_request = Vec::new();
+    for round in 0..5 {
+        let changed = Instant::now();
+        let name = format!("p{:03}", 100 * round + 7);
+        daemon.pipeline(&name, &text(2));
+        wait_until("the change is in place", || daemon.status(&name)["acequia"]["generation"] == 2);
+        by_event.push(changed.elapsed());
+        let asked = Instant::now();
+        let (code, body) = daemon.rest().reload();
+        by_request.push(asked.elapsed());
+        assert_eq!((code, &body["changed"]), (200, &0.into()), "{body}");
+    }
+    let untouched = daemon.status("p000");
+    assert_eq!(untouched["acequia"]["generation"], 1, "{untouched}");
+    let peak = memory(&daemon, "VmHWM:");
+    let stop = Instant::now();
+    let exit = daemon.stop();
+    let stopped = stop.elapsed();
+    println!(
+        "{PIPELINES} pipelines: ready after {ready:.1?}, all running after {running:.1?}, rows through all after {flowing:.1?}; \
+         {resident} MiB resident, {peak} MiB at most; idle {:.0} % of a processor; one changed: {by_event:.0?} from the \
+         file's change to the new version, {by_request:.0?} a pass that changes nothing; stopped in {stopped:.1?}",
+        idle * 100.0
+    );
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    assert!(peak < 1500, "{peak} MiB");
+    assert!(running < Duration::from_secs(30), "{running:?}");
+    assert!(by_event.iter().min().unwrap() < &Duration::from_secs(2), "{by_event:?}");
+    assert!(stopped < Duration::from_secs(10), "{stopped:?}");
+    assert!(!exit.stderr.contains(" ERROR "), "{}", exit.stderr);
+    // Also where they were stopped.
+    daemon.start();
+    wait_until("all run again", || daemon.rest().get("/health").unwrap()["pipelines"]["RUNNING"] == PIPELINES);
+    let rows = daemon.status("p000")["acequia"]["stages"][0]["rows_in"].as_u64();
+    assert!(rows > untouched["acequia"]["stages"][0]["rows_in"].as_u64(), "it goes on where it was: {rows:?}");
+    assert_eq!(daemon.stop().code, Some(0));
+}
