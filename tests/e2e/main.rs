@@ -3,6 +3,7 @@
 // Helpers of tests fail by panicking too; clippy only knows that of the tests themselves.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod bad_input;
 mod cli;
 mod counts;
 mod course;
@@ -10,6 +11,7 @@ mod crash;
 mod daemon;
 mod docs;
 mod editors;
+mod evil;
 mod isolation;
 mod many;
 mod once;

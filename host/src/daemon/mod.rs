@@ -86,6 +86,9 @@ pub fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
 pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> anyhow::Result<ExitCode> {
     // Before anything else: a SIGHUP that comes before its handler would end the process.
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP can't be handled")?;
+    // A file that may not grow any more (`ulimit -f`, `LimitFSIZE=`) is an error of the write, as a full disk is, and not the
+    // end of the daemon. The handler stays when what is returned here is dropped.
+    drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).context("SIGXFSZ can't be handled")?);
     raise_file_limit();
     let notifier = Notifier::from_env().map(Arc::new);
     let _lock = StateLock::take(&options.state)?;

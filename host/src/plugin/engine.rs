@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
@@ -132,10 +133,13 @@ impl Host {
     fn component(&self, bytes: &[u8], hash: &blake3::Hash) -> Result<Component, String> {
         check_format(bytes)?;
         if let Some(component) = self.shared.cache.as_ref().and_then(|cache| cache.load(&self.shared.engine, hash)) {
+            tracing::debug!(plugin = %hash.to_hex(), "compiled code was found in the cache");
             return Ok(component);
         }
+        let began = Instant::now();
         let component = Component::new(&self.shared.engine, bytes)
             .map_err(|error| format!("it is not a valid WebAssembly component: {error:#}"))?;
+        tracing::debug!(plugin = %hash.to_hex(), took = ?began.elapsed(), "a plugin was compiled");
         if let Some(cache) = &self.shared.cache {
             cache.store(&component, hash);
         }
