@@ -70,13 +70,10 @@ pub fn cast_column(column: &ArrayRef, from: ColumnType, to: ColumnType) -> Cast 
 /// Whether there is any value that [`cast_column`] can cast from one type to the other. If not, a pipeline that would cast
 /// them is wrong before its first row.
 pub fn can_cast(from: ColumnType, to: ColumnType) -> bool {
-    use ColumnType::{Binary, Boolean, Float64, Int64, Timestamp};
+    use ColumnType::{Boolean, Float64, Int64, Timestamp};
     !matches!(
         (from, to),
-        (Boolean | Int64 | Float64, Timestamp)
-            | (Timestamp, Boolean | Float64)
-            | (Float64, Boolean)
-            | (Boolean | Int64 | Float64 | Timestamp, Binary)
+        (Boolean | Int64 | Float64, Timestamp) | (Timestamp, Boolean | Float64) | (Float64, Boolean)
     )
 }
 
