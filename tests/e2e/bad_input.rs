@@ -4,9 +4,6 @@
 mod config;
 mod data;
 mod errors;
-mod folders;
-mod full;
-mod secrets;
 
 use std::path::Path;
 use std::process::{Command, Output};
