@@ -50,8 +50,7 @@ impl RunOptions {
     /// # Errors
     /// If this machine can't run WebAssembly.
     pub fn builder(plugins: &[PathBuf], cache: Option<PathBuf>) -> anyhow::Result<Builder> {
-        let host =
-            Host::new(&HostOptions { cache, ..HostOptions::default() }).context("the plugin host can't start")?;
+        let host = Host::new(&HostOptions { cache }).context("the plugin host can't start")?;
         Ok(Builder { registry: connectors::registry(), plugins: PluginPath::of_process(plugins), host })
     }
 }
