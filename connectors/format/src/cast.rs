@@ -71,10 +71,7 @@ pub fn cast_column(column: &ArrayRef, from: ColumnType, to: ColumnType) -> Cast 
 /// them is wrong before its first row.
 pub fn can_cast(from: ColumnType, to: ColumnType) -> bool {
     use ColumnType::{Boolean, Float64, Int64, Timestamp};
-    !matches!(
-        (from, to),
-        (Boolean | Int64 | Float64, Timestamp) | (Timestamp, Boolean | Float64) | (Float64, Boolean)
-    )
+    !matches!((from, to), (Boolean | Int64 | Float64, Timestamp) | (Timestamp, Boolean | Float64) | (Float64, Boolean))
 }
 
 /// The way of most casts, int64 to float64 where every value is small, without a look at each value by itself.
