@@ -69,6 +69,7 @@ fn steady(daemon: &Daemon, text: &str) -> String {
         (r"it wanted \d+ bytes", "it wanted [n] bytes"),
         (r"tests/evil/[a-z/]*lib\.rs:\d+:\d+", "tests/evil/src/lib.rs:[line]"),
         (r"offset \d+ of \d+", "offset [n]"),
+        (r"range \d+\.\.\d+ is out of bounds \(bound = \d+\)", "range [n] is out of bounds"),
     ] {
         text = regex::Regex::new(pattern).unwrap().replace_all(&text, replacement).into_owned();
     }
