@@ -4,6 +4,9 @@
 mod config;
 mod data;
 mod errors;
+mod folders;
+mod full;
+mod secrets;
 
 use std::path::Path;
 use std::process::{Command, Output};

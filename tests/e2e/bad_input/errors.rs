@@ -1,6 +1,6 @@
 //! What becomes of rows that fail: `on_error`, and dead letters in any sink.
 
-use acequia_tests::{Account, Daemon, values_of};
+use acequia_tests::{Account, Daemon, json_lines, values_of, wait_until};
 
 use super::steady;
 
@@ -105,5 +105,47 @@ fn dead_letters_go_to_any_sink() {
     assert_eq!(csv.lines().count(), 101);
     assert_eq!(std::fs::read_to_string(daemon.out("dead-text.txt")).unwrap().lines().count(), 100);
     assert_eq!(daemon.stdout().lines().filter(|line| line.contains("\"pipeline\":\"console\"")).count(), 100);
+    assert_eq!(daemon.stop().code, Some(0));
+}
+
+#[test]
+fn a_dead_letter_that_can_not_be_written_holds_the_pipeline_up() {
+    let mut daemon = Daemon::new();
+    daemon.file("in.jsonl", lines());
+    daemon.file("a-file", "");
+    daemon.pipeline(
+        "no-place",
+        &pipeline("no-place", "errors = { dead_letter = { type = \"file\", path = \"../a-file/dead.jsonl\" } }"),
+    );
+    // A CSV file can't take columns that are not in its header.
+    std::fs::write(daemon.out("other.csv"), "a,b\n1,2\n").unwrap();
+    daemon.pipeline(
+        "no-column",
+        &pipeline("no-column", "errors = { dead_letter = { type = \"file\", path = \"OUT/other.csv\" } }"),
+    );
+    daemon.start();
+    let mut seen = String::new();
+    for name in ["no-place", "no-column"] {
+        wait_until("it has tried more than once", || daemon.status(name)["acequia"]["restarts"].as_u64() > Some(1));
+        let status = daemon.status(name);
+        assert_ne!(status["acequia"]["state"], "COMPLETED");
+        let error = status["acequia"]["first_error"]["message"].as_str().unwrap();
+        seen.push_str(&format!("{name}: {}\n", steady(&daemon, error)));
+    }
+    insta::assert_snapshot!("errors_letters", seen);
+
+    // There is a place now.
+    std::fs::remove_file(daemon.folder().join("a-file")).unwrap();
+    let account = Account::of(&daemon.wait_state("no-place", "COMPLETED"));
+    account.check("file", true);
+    assert_eq!(account.dead(), ROWS / 10);
+    assert_eq!(json_lines(&daemon.folder().join("a-file/dead.jsonl")).len(), 100);
+    assert_eq!(values_of(&daemon.out("no-place.jsonl"), "n"), good());
+    assert_eq!(std::fs::read_to_string(daemon.out("other.csv")).unwrap(), "a,b\n1,2\n");
+    daemon.pipeline("no-column", &pipeline("no-column", ""));
+    let account = Account::of(&daemon.wait_state("no-column", "COMPLETED"));
+    account.check("file", true);
+    assert_eq!(values_of(&daemon.out("no-column.jsonl"), "n"), good());
+    assert_eq!(json_lines(&daemon.dead_letters("no-column")).len(), 100, "none has vanished");
     assert_eq!(daemon.stop().code, Some(0));
 }
