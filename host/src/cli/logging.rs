@@ -42,7 +42,10 @@ pub fn init(format: LogFormat) -> anyhow::Result<()> {
         })?,
         _ => EnvFilter::new("info"),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that can't be written (its disk is full) is no reason to stop: by default the subscriber says so on standard
+    // error, which may be that same log, and panics in the task that wanted to say something.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let colours = {
         use std::io::IsTerminal;
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

@@ -87,7 +87,6 @@ fn json() -> Vec<Case> {
                 &[3, 4, 5, 6],
             )
         },
-        case("huge-number.jsonl", ten_lines(b"{\"n\":1e999}"), all_but_the_third(), &[3]),
     ]
 }
 
