@@ -46,8 +46,8 @@ pub(crate) fn measure(daemon: &Daemon, builds: &[PathBuf], rounds: usize) -> Res
         for build in builds {
             for (epochs, stack) in SETTINGS {
                 names.push(format!(
-                    "{}, {}, {}, {rows}",
-                    build.display(),
+                    "{}{}, {}, {rows}",
+                    if builds.len() > 1 { format!("{}, ", build.display()) } else { String::new() },
                     if epochs { "epochs" } else { "no epochs" },
                     if stack { "own stack" } else { "caller's stack" }
                 ));

@@ -3,9 +3,8 @@
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
 
-use acequia_tests::{Daemon, binary, json_lines, out_dir, rows, wait_until, workspace};
+use acequia_tests::{Daemon, json_lines, out_dir, rows, run, wait_until, workspace};
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -237,18 +236,16 @@ fn seven_the_sine() {
 /// Every example is right as it lies there.
 #[test]
 fn the_examples_are_valid() {
-    let examples = workspace().join("examples");
-    let mut validate = Command::new(binary());
-    validate.args(["validate", "--no-env", "--plugins"]).arg(out_dir().join("plugins"));
     let mut folders = 0;
-    for entry in std::fs::read_dir(examples).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            validate.arg(path);
+    for entry in std::fs::read_dir(workspace().join("examples")).unwrap() {
+        let folder = entry.unwrap().path();
+        if folder.is_dir() {
+            let plugins = out_dir().join("plugins");
+            let exit =
+                run(&["validate".as_ref(), "--no-env".as_ref(), "--plugins".as_ref(), plugins.as_path(), &folder]);
+            assert_eq!(exit.code, Some(0), "{}", exit.stderr);
             folders += 1;
         }
     }
     assert!(folders >= 2);
-    let output = validate.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -3,14 +3,18 @@
 // Helpers of tests fail by panicking too; clippy only knows that of the tests themselves.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod bad_input;
+mod cli;
 mod counts;
 mod course;
 mod crash;
 mod daemon;
 mod docs;
 mod editors;
+mod evil;
 mod isolation;
 mod many;
 mod once;
 mod quickstart;
 mod reloads;
+mod systemd;

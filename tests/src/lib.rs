@@ -5,10 +5,12 @@
 // A library for tests, which fail by panicking; clippy only knows that of tests themselves.
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod account;
 mod daemon;
 mod files;
 mod wait;
 
+pub use account::{Account, Stage};
 pub use daemon::{Admin, Daemon, Exit};
 pub use files::{json_lines, rows, values_of};
 pub use wait::{PATIENCE, eventually, wait_until};

@@ -67,6 +67,13 @@ pub fn cast_column(column: &ArrayRef, from: ColumnType, to: ColumnType) -> Cast 
     Cast { values: values.finish(), failed }
 }
 
+/// Whether there is any value that [`cast_column`] can cast from one type to the other. If not, a pipeline that would cast
+/// them is wrong before its first row.
+pub fn can_cast(from: ColumnType, to: ColumnType) -> bool {
+    use ColumnType::{Boolean, Float64, Int64, Timestamp};
+    !matches!((from, to), (Boolean | Int64 | Float64, Timestamp) | (Timestamp, Boolean | Float64) | (Float64, Boolean))
+}
+
 /// The way of most casts, int64 to float64 where every value is small, without a look at each value by itself.
 fn exact_floats(column: &ArrayRef, from: ColumnType, to: ColumnType) -> Option<ArrayRef> {
     if (from, to) != (ColumnType::Int64, ColumnType::Float64) {
@@ -126,6 +133,26 @@ mod tests {
     use acequia_connector_api::row_to_json;
     use arrow_array::RecordBatch;
     use serde_json::{Value, json};
+
+    #[test]
+    fn what_can_never_be_cast_is_known_without_a_value() {
+        let kinds = [Boolean, Int64, Float64, Timestamp, Text, Binary, Json];
+        // For each type values that each other type can hold, if any of its values can be.
+        let values = |kind| match kind {
+            Boolean => vec![json!(true)],
+            Int64 | Timestamp => vec![json!(1)],
+            Float64 => vec![json!(1.0)],
+            Json => vec![json!("1"), json!("true"), json!("\"2020-04-13\"")],
+            _ => vec![json!("1"), json!("true"), json!("2020-04-13")],
+        };
+        for from in kinds {
+            for to in kinds {
+                let values = values(from);
+                let cast = cast_column(&column(from, &values), from, to);
+                assert_eq!(cast.failed.len() < values.len(), can_cast(from, to), "{from} to {to}: {:?}", cast.failed);
+            }
+        }
+    }
 
     /// A column from JSON values (binary from text).
     fn column(kind: ColumnType, values: &[Value]) -> ArrayRef {

@@ -28,7 +28,7 @@ mod frame;
 mod options;
 mod parse;
 
-pub use cast::{Cast, cast_column};
+pub use cast::{Cast, can_cast, cast_column};
 pub use decode::Decoder;
 pub use encode::{EncodeError, Encoder};
 pub use frame::{CsvFramer, Frame, Framer, JsonFramer, LineFramer, Resume};

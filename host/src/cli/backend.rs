@@ -61,7 +61,7 @@ impl Backend for Daemon {
 
     fn inspect(&self, file: &Path) -> anyhow::Result<Value> {
         let host = Host::new(&HostOptions::default()).context("the plugin host can't start")?;
-        let plugin = host.load(file).with_context(|| format!("{} can't be used", file.display()))?;
+        let plugin = host.load(file)?;
         Ok(serde_json::to_value(plugin.inspect())?)
     }
 }

@@ -85,6 +85,15 @@ impl SourceText {
     }
 }
 
+/// A path for a terminal: the name of a file may have any character in it.
+fn shown(path: &Path) -> String {
+    let mut text = String::new();
+    for character in path.to_string_lossy().chars() {
+        if character.is_control() { text.extend(character.escape_debug()) } else { text.push(character) }
+    }
+    text
+}
+
 /// `span` moved to lie within `text`, on the borders of characters.
 fn within(text: &str, span: Range<usize>) -> Range<usize> {
     let floor = |mut at: usize| {
@@ -136,7 +145,7 @@ impl Diagnostic {
 
     /// One line: `pipelines/a.toml:3:5: unknown key ...`, for logs and status.
     pub fn summary(&self) -> String {
-        let mut line = self.file.display().to_string();
+        let mut line = shown(&self.file);
         if let Some(place) = &self.place {
             line.push_str(&format!(":{}:{}", place.line, place.column));
         }
@@ -155,7 +164,7 @@ impl Diagnostic {
 
     /// As a person reads it: several lines, no line break at the end.
     pub fn render(&self, colours: bool) -> String {
-        let path = self.file.display().to_string();
+        let path = shown(&self.file);
         let title = Level::ERROR.primary_title(self.message.as_str());
         let mut group = match (&self.place, &self.text) {
             (Some(place), Some(text)) => {
@@ -248,5 +257,8 @@ mod tests {
             .label("\u{1b}[31mred")
             .help("\u{1b}[31mred\nnext");
         assert!(!diagnostic.render(false).contains('\u{1b}'));
+        let diagnostic = Diagnostic::of_file(Path::new("\u{1b}[31m\n.toml"), "x");
+        assert_eq!(diagnostic.summary(), "\\u{1b}[31m\\n.toml: x");
+        assert_eq!(diagnostic.render(false), "error: x\n--> \\u{1b}[31m\\n.toml");
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use acequia_connector_api::{Registry, RowSchema};
 use async_trait::async_trait;
+use serde_json::Value;
 
 use crate::config::plugins::PluginPath;
 use crate::config::{Diagnostic, Diagnostics, OnError, PipelineConfig, SinkStage, TransformStage, nearest};
@@ -251,8 +252,15 @@ async fn plan(config: &PipelineConfig, factories: &[Arc<PluginFactory>]) -> Resu
 
 /// A plugin's error, at the key that it is about.
 fn explain(config: &PipelineConfig, stage: &TransformStage, error: &PluginError) -> Diagnostic {
-    // A plugin names the key or the column at fault in backquotes, as a rule: then the caret goes there.
-    let named = stage.config_places.iter().find(|(key, _)| error.message.contains(&format!("`{key}`")));
+    // A plugin names the key or the column at fault in backquotes, as a rule: then the caret goes there, or to the key that
+    // names the column. What is named first is at fault; what could be used instead comes after it.
+    let said = |name: &str| error.message.find(&format!("`{name}`"));
+    let by_key = stage.config_places.iter().filter_map(|(key, place)| Some((said(key)?, place)));
+    let by_text = stage.config_places.iter().filter_map(|(key, place)| {
+        let first = texts_at(&stage.config, key).into_iter().filter_map(said).min();
+        Some((first?, place))
+    });
+    let named = by_key.min_by_key(|(at, _)| *at).or_else(|| by_text.min_by_key(|(at, _)| *at));
     let place = match error.kind {
         PluginErrorKind::File => stage.plugin_place.clone(),
         PluginErrorKind::Configure | PluginErrorKind::Plan => {
@@ -261,6 +269,16 @@ fn explain(config: &PipelineConfig, stage: &TransformStage, error: &PluginError)
         PluginErrorKind::Grant | PluginErrorKind::Start | PluginErrorKind::Restore => stage.place.clone(),
     };
     Diagnostic::in_config(config, place, format!("transform `{}`: {}", stage.id, error.message))
+}
+
+/// The text of a dotted key in a `config` table, or the texts of its list.
+fn texts_at<'a>(config: &'a Value, key: &str) -> Vec<&'a str> {
+    let value = key.split('.').try_fold(config, |value, part| value.get(part));
+    match value {
+        Some(Value::String(text)) => vec![text.as_str()],
+        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Does every sink find the columns that it names?

@@ -50,8 +50,7 @@ impl RunOptions {
     /// # Errors
     /// If this machine can't run WebAssembly.
     pub fn builder(plugins: &[PathBuf], cache: Option<PathBuf>) -> anyhow::Result<Builder> {
-        let host =
-            Host::new(&HostOptions { cache, ..HostOptions::default() }).context("the plugin host can't start")?;
+        let host = Host::new(&HostOptions { cache }).context("the plugin host can't start")?;
         Ok(Builder { registry: connectors::registry(), plugins: PluginPath::of_process(plugins), host })
     }
 }
@@ -86,6 +85,9 @@ pub fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
 pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> anyhow::Result<ExitCode> {
     // Before anything else: a SIGHUP that comes before its handler would end the process.
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP can't be handled")?;
+    // A file that may not grow any more (`ulimit -f`, `LimitFSIZE=`) is an error of the write, as a full disk is, and not the
+    // end of the daemon. The handler stays when what is returned here is dropped.
+    drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).context("SIGXFSZ can't be handled")?);
     raise_file_limit();
     let notifier = Notifier::from_env().map(Arc::new);
     let _lock = StateLock::take(&options.state)?;

@@ -61,6 +61,8 @@ pub(super) struct Supervisor {
     generation: u64,
     /// A file was gone at the last pass: look again soon.
     hasty: bool,
+    /// What was wrong with the paths at the last pass, and is in the log.
+    told: HashSet<String>,
 }
 
 /// A file as it was read at the last pass.
@@ -93,6 +95,7 @@ impl Supervisor {
             parsed: HashMap::new(),
             generation: 0,
             hasty: false,
+            told: HashSet::new(),
         }
     }
 
@@ -130,6 +133,7 @@ impl Supervisor {
         for problem in &found.problems {
             errors.push((problem.file.display().to_string(), problem.summary()));
         }
+        self.tell(&found.problems);
         let mut wanted = BTreeMap::new();
         let mut loaded = Loaded::new();
         let mut configs = Vec::new();
@@ -212,6 +216,18 @@ impl Supervisor {
             Ok(built) => Wanted::Pipeline(config.clone(), built),
             Err(problems) => Wanted::Broken(problems),
         }
+    }
+
+    /// What is wrong with the paths themselves, each in the log once for as long as it lasts.
+    fn tell(&mut self, problems: &[Diagnostic]) {
+        let summaries: HashSet<String> = problems.iter().map(Diagnostic::summary).collect();
+        for problem in problems.iter().filter(|problem| !self.told.contains(&problem.summary())) {
+            tracing::error!("{}", Diagnostics::from(problem.clone()).render(false));
+        }
+        for over in self.told.difference(&summaries) {
+            tracing::info!("no longer so: {over}");
+        }
+        self.told = summaries;
     }
 
     /// Configurations that want what another pipeline has. One that runs keeps what it has; of new ones the first by name

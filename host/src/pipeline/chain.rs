@@ -249,7 +249,7 @@ impl ChainTask {
         Ok(())
     }
 
-    /// Give a message to a sink. While it does not take it (it retries, say) commands are still obeyed, so a reload never
+    /// Give a message to a sink, once there is room for it (invariant 5). While there is none (it retries, say) commands are still obeyed, so a reload never
     /// hangs behind a sink. Only called between two batches as the transforms see them, so that they can be swapped.
     async fn send(&mut self, output: &mpsc::Sender<Message>, message: Message) -> Result<(), RunError> {
         loop {

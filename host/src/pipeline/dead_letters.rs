@@ -25,7 +25,7 @@ pub fn dead_letter_schema() -> RowSchema {
 }
 
 /// Where a stage sends the rows that failed in it. Each stage that can have such rows has one of its own, and sends a
-/// barrier that it has passed along the same way: so the dead letters' sink can tell what belongs before it.
+/// barrier that it has passed along the same way: so the dead letters' sink can tell what belongs before it (invariant 3).
 pub(super) struct FailureRoute {
     pub(super) pipeline: Arc<str>,
     pub(super) on_error: OnError,

@@ -194,7 +194,7 @@ impl Life {
     }
 
     /// Nothing runs any more, and the checkpoint is stored: open the new setup there. If it can't be opened, the old one
-    /// goes on.
+    /// goes on (invariant 7).
     async fn replace(
         &mut self,
         setup: Arc<Setup>,
@@ -262,7 +262,7 @@ impl Life {
         self.retry(&error).await
     }
 
-    /// After a failure: wait, then try again; or stay stopped.
+    /// After a failure: wait, then try again; or stay stopped (invariant 6).
     async fn retry(&mut self, error: &RunError) -> Next {
         self.status.update(|facts| facts.restarts += 1);
         if error.remedy == Remedy::Stop {

@@ -75,7 +75,7 @@ impl Run {
 
         let first = source.position();
         if !known || last.sinks != states || position != Some(&first) {
-            // A crash before the next checkpoint must find the sinks as they are now (a file as long as it is now), and
+            // Invariant 4: a crash before the next checkpoint must find the sinks as they are now (a file as long as it is now), and
             // the source where it is now, or rows that were written meanwhile would come twice.
             last.number += 1;
             last.at = now_millis();

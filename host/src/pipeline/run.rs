@@ -230,7 +230,7 @@ impl Run {
         })
     }
 
-    /// Take a report. When it was the last one missing, the checkpoint is complete and comes back.
+    /// Take a report. When it was the last one missing, the checkpoint is complete and comes back (invariant 1).
     fn take(&mut self, report: Report, slot: &mut Option<InFlight>) -> Result<Option<InFlight>, RunError> {
         let Some(flight) = slot.as_mut() else { return Ok(None) };
         let checkpoint = &mut flight.checkpoint;
@@ -266,7 +266,8 @@ impl Run {
         Ok(if flight.missing == 0 { slot.take() } else { None })
     }
 
-    /// Everything before the barrier is safe: store it, then tell whoever wants to know.
+    /// Everything before the barrier is safe: store position, snapshots and sinks' states together (invariant 2), then tell
+    /// whoever wants to know.
     async fn commit(&mut self, flight: InFlight) -> Result<(), RunError> {
         let mut checkpoint = flight.checkpoint;
         checkpoint.at = now_millis();

@@ -11,5 +11,5 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
-pub use acequia::plugin::{log, types};
+pub use self::acequia::plugin::{log, types};
 pub use exports::acequia::plugin::{state, tick, transform};

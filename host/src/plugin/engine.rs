@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel};
 
 use super::cache::Cache;
 use super::component::{Compiled, Plugin};
 use super::error::{PluginError, PluginErrorKind};
 use super::instance::GuestState;
-use super::limits::TABLE_ELEMENTS;
 use super::linker;
 use super::ticker::Ticker;
 
@@ -22,20 +22,10 @@ const WASM_STACK: usize = 1 << 20;
 const CALL_STACK: usize = 2 << 20;
 
 /// How the engine is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct HostOptions {
     /// Where compiled code is kept. None: every start compiles anew.
     pub cache: Option<PathBuf>,
-    /// How many instances there can be at once, in all pipelines. Each reserves 4 GiB of address space, which costs no
-    /// memory until it is used.
-    pub instances: u32,
-}
-
-impl Default for HostOptions {
-    /// No cache, 4096 instances.
-    fn default() -> Self {
-        HostOptions { cache: None, instances: 4096 }
-    }
 }
 
 /// The plugin host: one for a daemon. Clones share it.
@@ -69,7 +59,7 @@ impl Host {
         let failed = |what: &str, error: wasmtime::Error| {
             PluginError::new(PluginErrorKind::Start, "the plugin host", format!("{what}: {error:#}"))
         };
-        let engine = new_engine(options).map_err(|error| failed("no WebAssembly engine can be made", error))?;
+        let engine = new_engine().map_err(|error| failed("no WebAssembly engine can be made", error))?;
         let ticker = Ticker::start(&engine).map_err(|error| failed("no thread can be started", error.into()))?;
         let linker = linker::complete_linker(&engine).map_err(|error| failed("WASI can't be linked", error))?;
         let cache = options.cache.as_deref().and_then(|folder| match Cache::open(folder, &engine) {
@@ -132,10 +122,13 @@ impl Host {
     fn component(&self, bytes: &[u8], hash: &blake3::Hash) -> Result<Component, String> {
         check_format(bytes)?;
         if let Some(component) = self.shared.cache.as_ref().and_then(|cache| cache.load(&self.shared.engine, hash)) {
+            tracing::debug!(plugin = %hash.to_hex(), "compiled code was found in the cache");
             return Ok(component);
         }
+        let began = Instant::now();
         let component = Component::new(&self.shared.engine, bytes)
             .map_err(|error| format!("it is not a valid WebAssembly component: {error:#}"))?;
+        tracing::debug!(plugin = %hash.to_hex(), took = ?began.elapsed(), "a plugin was compiled");
         if let Some(cache) = &self.shared.cache {
             cache.store(&component, hash);
         }
@@ -155,7 +148,7 @@ impl Host {
     }
 }
 
-fn new_engine(options: &HostOptions) -> wasmtime::Result<Engine> {
+fn new_engine() -> wasmtime::Result<Engine> {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
@@ -163,33 +156,12 @@ fn new_engine(options: &HostOptions) -> wasmtime::Result<Engine> {
         .concurrency_support(false)
         .cranelift_opt_level(OptLevel::Speed)
         .max_wasm_stack(WASM_STACK)
-        .async_stack_size(CALL_STACK);
-    let mut pool = PoolingAllocationConfig::new();
-    // A component is made of several core modules: the plugin's own, and small ones for the adapters.
-    let modules = options.instances.saturating_mul(8);
-    pool.total_component_instances(options.instances)
-        .total_core_instances(modules)
-        .total_memories(options.instances)
-        .total_tables(options.instances.saturating_mul(4))
-        .total_stacks(options.instances)
-        .max_tables_per_module(4)
-        .table_elements(TABLE_ELEMENTS)
-        // Large components (a whole language runtime) need more than the default of 1 MiB.
-        .max_core_instance_size(4 << 20)
-        .max_component_instance_size(8 << 20)
-        // A slot is used again as soon as it is free, so that the memory in use follows the instances in use.
-        .max_unused_warm_slots(0);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    match Engine::new(&config) {
-        Ok(engine) => Ok(engine),
-        Err(error) => {
-            // Address space is limited here (ulimit -v, vm.overcommit_memory = 2). Slower to start an instance, no
-            // slower to run it.
-            tracing::warn!("no address space for a pool of instances, each gets its own: {error:#}");
-            config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
-            Engine::new(&config)
-        }
-    }
+        .async_stack_size(CALL_STACK)
+        // Instances live long here, so a pool of them gains nothing; but to make one takes a system call for each stack
+        // in it, most of the time that the daemon takes to start, and twice as many mappings. Each instance reserves 4 GiB
+        // of address space, which costs no memory until it is used.
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    Engine::new(&config)
 }
 
 /// Tell what the bytes are by their first eight: magic and version, in which a component differs from a module.
@@ -233,12 +205,5 @@ mod tests {
             missing.to_string(),
             "plugin /nowhere/x.wasm: it can't be read: No such file or directory (os error 2)"
         );
-    }
-
-    #[test]
-    fn works_without_address_space_for_a_pool() {
-        // 2^30 instances of 4 GiB are more than any processor can address.
-        let host = Host::new(&HostOptions { instances: 1 << 30, ..HostOptions::default() }).unwrap();
-        assert!(message(&host, b"").contains("not a WebAssembly component"));
     }
 }

@@ -16,6 +16,9 @@ use super::error::{MemoryExceeded, TimeExceeded};
 /// The most elements that a guest's tables may have; a table is the host's memory, 8 bytes an element.
 pub(crate) const TABLE_ELEMENTS: usize = 100_000;
 
+/// The most core modules, and the most memories and the most tables, that a component may have.
+const MODULES: usize = 32;
+
 /// How much time the call that runs has used. Shared by the future that polls the guest and by the epoch callback
 /// inside it; both are on the same thread while it matters.
 #[derive(Debug)]
@@ -149,6 +152,20 @@ impl ResourceLimiter for MemoryLimiter {
         }
         self.elements = wanted;
         Ok(true)
+    }
+
+    /// A component is made of several core modules: the plugin's own, and small ones that adapt it.
+    fn instances(&self) -> usize {
+        MODULES
+    }
+
+    /// Each reserves address space, however small it is.
+    fn memories(&self) -> usize {
+        MODULES
+    }
+
+    fn tables(&self) -> usize {
+        MODULES
     }
 }
 

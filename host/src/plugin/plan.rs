@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acequia_connector_api::{ColumnType, Field, RowSchema, column_type_of};
+use acequia_format::can_cast;
 use arrow_schema::{Schema, SchemaRef};
 
 use super::bindings::transform;
@@ -116,6 +117,18 @@ impl Plan {
                 if input.field(name).is_none() {
                     return Err(no_such_column(name, input.fields.iter().map(|field| field.name.as_str())));
                 }
+            }
+        }
+        let casts = reads.iter().map(|read| (&read.name, read.kind));
+        let casts = casts.chain(self.moves.iter().filter_map(|moved| Some((&moved.source, moved.kind?))));
+        for (name, kind) in casts {
+            if let Some(field) = input.field(name)
+                && !can_cast(field.kind, kind)
+            {
+                return Err(format!(
+                    "column `{name}` is {}, and no such value can be cast to {kind}, as the plugin wants it",
+                    field.kind
+                ));
             }
         }
         match self.tick_every {

@@ -118,6 +118,11 @@ impl Prepared {
     pub(crate) fn describe(&self, range: &Range<usize>) -> String {
         let (first, last) = (range.start, range.end.saturating_sub(1));
         match (self.origin.locate(first), self.origin.locate(last)) {
+            // A source with one part, such as `rate`.
+            ((Some(partition), Some(place)), _) if first == last && partition.is_empty() => format!("row {place}"),
+            ((Some(from), Some(first)), (Some(to), Some(last))) if from.is_empty() && to.is_empty() => {
+                format!("rows {first} to {last}")
+            }
             ((Some(partition), Some(place)), _) if first == last => format!("row {place} of {partition}"),
             ((Some(from), Some(first)), (Some(to), Some(last))) if from == to => {
                 format!("rows {first} to {last} of {from}")

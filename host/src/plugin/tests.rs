@@ -373,7 +373,7 @@ fn inspects() {
 fn compiles_once() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("compiled");
-    let options = HostOptions { cache: Some(cache.clone()), instances: 16 };
+    let options = HostOptions { cache: Some(cache.clone()) };
     let text = moody().build();
     let first = Host::new(&options).unwrap();
     let plugin = first.load_bytes(Path::new("a.wasm"), text.as_bytes()).unwrap();
@@ -408,7 +408,7 @@ async fn a_thousand_at_once() {
 
 #[tokio::test]
 async fn the_clock_thread_sleeps_when_nothing_runs() {
-    let host = Host::new(&HostOptions { cache: None, instances: 16 }).unwrap();
+    let host = Host::new(&HostOptions::default()).unwrap();
     let plugin = host.load_bytes(Path::new("guest.wasm"), moody().build().as_bytes()).unwrap();
     let parked = async || {
         while !host.ticker().is_parked() {

@@ -45,6 +45,21 @@ fn a_column_that_no_one_provides() {
 }
 
 #[test]
+fn a_column_that_can_never_be_cast() {
+    let of = |name: &str, kind| Plan { reads: Some(vec![Input { kind, ..read(name) }]), ..plan() };
+    insta::assert_snapshot!(
+        of("value", ColumnType::Timestamp).check(&rate(), false).unwrap_err(),
+        @"column `value` is int64, and no such value can be cast to timestamp, as the plugin wants it"
+    );
+    let cast = Plan { moves: vec![moved("timestamp", "timestamp", Some(ColumnType::Boolean))], ..plan() };
+    insta::assert_snapshot!(
+        cast.check(&rate(), false).unwrap_err(),
+        @"column `timestamp` is timestamp, and no such value can be cast to boolean, as the plugin wants it"
+    );
+    assert_eq!(of("value", ColumnType::Boolean).check(&rate(), false), Ok(()), "0 and 1 can be cast");
+}
+
+#[test]
 fn plans_that_contradict_themselves() {
     let twice = Plan { reads: Some(vec![read("value"), read("value")]), ..plan() };
     assert_eq!(twice.check(&rate(), false).unwrap_err(), "the plugin reads `value` twice");

@@ -88,3 +88,12 @@ fn nothing_is_copied_if_nothing_must_be() {
     let (prepared, failed) = prepare(vec![input("number", ColumnType::Int64, true)], Vec::new());
     assert!(failed.is_empty() && Arc::ptr_eq(&prepared.reads[0], prepared.rows.column(1)));
 }
+
+#[test]
+fn says_which_rows_without_the_name_of_an_only_part() {
+    let (mut prepared, _) = prepare(Vec::new(), Vec::new());
+    assert_eq!(prepared.describe(&(1..2)), "row 2 of lines");
+    prepared.origin = Origin::run("".into(), 7);
+    assert_eq!(prepared.describe(&(1..2)), "row 8");
+    assert_eq!(prepared.describe(&(0..4)), "rows 7 to 10");
+}

@@ -145,7 +145,7 @@ impl Guest {
 
 /// Load a component from text, as `guest.wasm`.
 pub(crate) fn load(text: &str) -> Result<Arc<Plugin>, PluginError> {
-    Host::new(&HostOptions { cache: None, instances: 64 }).unwrap().load_bytes(Path::new("guest.wasm"), text.as_bytes())
+    Host::new(&HostOptions::default()).unwrap().load_bytes(Path::new("guest.wasm"), text.as_bytes())
 }
 
 pub(crate) fn words(words: &[u32]) -> Vec<u8> {
