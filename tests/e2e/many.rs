@@ -51,7 +51,7 @@ fn a_thousand_pipelines_start_idle_reload_and_stop() {
     eventually("all have rows", || {
         let all = daemon.rest().get("/connectors?expand=status")?;
         let all = all.as_object()?;
-        let fed = |stages: &serde_json::Value| stages[2]["rows_out"].as_u64() >= Some(1);
+        let fed = |stages: &Value| stages[2]["rows_out"].as_u64() >= Some(1);
         (all.len() == PIPELINES && all.values().all(|one| fed(&one["status"]["acequia"]["stages"]))).then_some(())
     });
     let flowing = start.elapsed();

@@ -264,6 +264,7 @@ impl Supervisor {
                 self.hasty = true;
             }
         }
+        self.board.beat();
         let stops = gone.iter().filter_map(|name| self.running.remove(name)).map(|running| running.pipeline.stop());
         join_all(stops).await;
         for name in &gone {
@@ -297,6 +298,7 @@ impl Supervisor {
             let change = running.print.change(&built.print);
             reloads.push((name, config, built, exclusive, change));
         }
+        self.board.beat();
         let results = join_all(reloads.iter().map(|(name, _, built, _, change)| {
             let pipeline = self.running.get(name).map(|running| &running.pipeline);
             let setup = built.setup.clone();

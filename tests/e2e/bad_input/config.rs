@@ -21,7 +21,7 @@ fn transform(table: &str) -> String {
 fn broken(port: u16) -> Vec<(&'static str, String)> {
     let listen = format!("source = {{ type = \"socket\", address = \"127.0.0.1:{port}\", listen = true }}\n{SINK}");
     vec![
-        ("unknown-key", format!("[source]\ntype = \"rate\"\nrow_per_second = 5\n\n[[sink]]\ntype = \"blackhole\"\n")),
+        ("unknown-key", "[source]\ntype = \"rate\"\nrow_per_second = 5\n\n[[sink]]\ntype = \"blackhole\"\n".to_owned()),
         ("unknown-table", format!("{RATE}{SINK}[deliver]\ntasks = 1\n")),
         ("unknown-connector", format!("source = {{ type = \"rat\" }}\n{SINK}")),
         ("wrong-type", format!("source = {{ type = \"rate\", rows_per_second = true }}\n{SINK}")),
