@@ -87,10 +87,10 @@ fn one_if_a_sink_never_works() {
 }
 
 #[test]
-fn two_if_rows_are_dead() {
+fn three_if_rows_are_dead() {
     let people = format!("{GOOD}no JSON\n{{\"name\":\"Ann\",\"age\":\"old\"}}\n{GOOD}");
     let (daemon, exit) = once(&people, PEOPLE);
-    assert_eq!(exit.code, Some(2), "{}", exit.stderr);
+    assert_eq!(exit.code, Some(3), "{}", exit.stderr);
     assert_eq!(values_of(&daemon.out("people.jsonl"), "age"), [30, 30]);
     let letters = json_lines(&daemon.dead_letters("people"));
     let places: Vec<_> = letters.iter().map(|letter| (letter["stage"].as_str(), letter["offset"].as_i64())).collect();
@@ -98,7 +98,7 @@ fn two_if_rows_are_dead() {
     assert!(exit.stderr.contains("rows=2") && exit.stderr.contains("dead letters"), "{}", exit.stderr);
 
     let (daemon, exit) = once(&people, &format!("{PEOPLE}\n[errors]\non_error = \"skip\"\n"));
-    assert_eq!(exit.code, Some(2), "{}", exit.stderr);
+    assert_eq!(exit.code, Some(3), "{}", exit.stderr);
     assert_eq!(values_of(&daemon.out("people.jsonl"), "age"), [30, 30]);
     assert!(!daemon.dead_letters("people").exists());
 }

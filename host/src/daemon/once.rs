@@ -21,8 +21,8 @@ const TRIES: u64 = 6;
 const CONFIRMED: u8 = 0;
 /// Something failed.
 const FAILED: u8 = 1;
-/// Everything ran to its end, but rows went to the dead letters or were skipped.
-const DEAD: u8 = 2;
+/// Everything ran to its end, but rows went to the dead letters or were skipped. Not 2: that is a wrong command line.
+const DEAD: u8 = 3;
 
 /// Done when every finite source has ended and its rows are confirmed, or something failed for good. Without `once`:
 /// never.

@@ -42,7 +42,7 @@ fn skip_counts_and_goes_on() {
     assert_eq!(daemon.stop().code, Some(0));
     // In a batch job the exit code tells.
     std::fs::remove_dir_all(daemon.folder().join("state")).unwrap();
-    assert_eq!(daemon.once().code, Some(2));
+    assert_eq!(daemon.once().code, Some(3));
 }
 
 #[test]

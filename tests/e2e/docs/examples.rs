@@ -107,7 +107,7 @@ fn parquet_there_and_back() {
 #[test]
 fn bad_rows_become_dead_letters() {
     let examples = Examples::new();
-    examples.once("dead-letters", 2);
+    examples.once("dead-letters", 3);
     let good = json_lines(&examples.path("dead-letters/out/readings.jsonl"));
     let expected = [
         json!({ "sensor": "a", "value": 20.5 }),
