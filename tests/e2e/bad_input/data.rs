@@ -87,6 +87,16 @@ fn json() -> Vec<Case> {
                 &[3, 4, 5, 6],
             )
         },
+        // Where no type is declared, such a number is kept digit by digit.
+        Case {
+            keys: "schema = { n = \"float64\" }",
+            ..case(
+                "huge-number.jsonl",
+                ten_lines(b"{\"n\":1e999}"),
+                (1..=10).filter(|n| *n != 3).map(|n| json!({ "n": f64::from(n) })).collect(),
+                &[3],
+            )
+        },
     ]
 }
 
