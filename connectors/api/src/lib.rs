@@ -25,7 +25,7 @@ pub use position::Position;
 pub use registry::{ConnectorInfo, Registry, SinkSpec, SinkType, SourceSpec, SourceType};
 pub use secret::{ResolvedSecret, Secret};
 pub use sink::{Flushed, Sink, SinkConfig};
-pub use source::{Event, Progress, Source, SourceConfig};
+pub use source::{Event, Handoff, Progress, Source, SourceConfig};
 pub use types::{ColumnType, Field, RowSchema, column_type_of, normalize};
 pub use units::{BatchLimits, ByteSize, Span};
 
@@ -42,6 +42,8 @@ pub struct Context {
     pub base: PathBuf,
     /// How large a batch a source makes, and how long it waits for one to fill.
     pub batch: BatchLimits,
+    /// How many tasks a source may use to read side by side; 1 unless it is [`SourceConfig::partitioned`].
+    pub tasks: usize,
 }
 
 impl Context {

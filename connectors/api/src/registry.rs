@@ -48,6 +48,8 @@ pub trait SourceSpec: Send + Sync + std::fmt::Debug {
     fn schema(&self) -> RowSchema;
     /// See [`SourceConfig::exclusive`].
     fn exclusive(&self) -> Vec<String>;
+    /// See [`SourceConfig::partitioned`].
+    fn partitioned(&self) -> bool;
     /// See [`SourceConfig::finite`].
     fn finite(&self) -> bool;
     /// See [`SourceConfig::open`].
@@ -82,6 +84,8 @@ pub trait SinkSpec: Send + Sync + std::fmt::Debug {
     fn check(&self) -> Result<(), CheckError>;
     /// See [`SinkConfig::reads`].
     fn reads(&self) -> Option<Vec<String>>;
+    /// See [`SinkConfig::two_phase`].
+    fn two_phase(&self) -> bool;
     /// See [`SinkConfig::exclusive`].
     fn exclusive(&self, context: &Context) -> Vec<String>;
     /// See [`SinkConfig::open`].
@@ -145,6 +149,10 @@ impl<C: SourceConfig> SourceSpec for Resolved<C> {
         self.0.exclusive()
     }
 
+    fn partitioned(&self) -> bool {
+        self.0.partitioned()
+    }
+
     fn finite(&self) -> bool {
         self.0.finite()
     }
@@ -169,6 +177,10 @@ impl<C: SinkConfig> SinkSpec for ResolvedSink<C> {
 
     fn reads(&self) -> Option<Vec<String>> {
         self.0.reads()
+    }
+
+    fn two_phase(&self) -> bool {
+        self.0.two_phase()
     }
 
     fn exclusive(&self, context: &Context) -> Vec<String> {

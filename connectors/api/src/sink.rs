@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Batch, CheckError, ConnectorError, Context, FailedRow};
+use crate::{Batch, CheckError, ConnectorError, Context, FailedRow, Handoff};
 
 /// What [`Sink::flush`] says.
 #[derive(Debug, Default)]
@@ -35,12 +35,22 @@ pub trait Sink: Send {
     /// As for `write`; a retry calls `flush` alone again.
     async fn flush(&mut self) -> Result<Flushed, ConnectorError>;
 
-    /// The checkpoint that has the state of the last flush is on disk. For a sink in two phases.
+    /// The checkpoint that has the state of the last flush is on disk. A sink in two phases ([`SinkConfig::two_phase`])
+    /// makes what it wrote before that flush count, and with it the source's `handoff`, all or nothing; nothing is
+    /// written between its flush and this.
     ///
     /// # Errors
-    /// The pipeline restarts from its checkpoint.
-    async fn committed(&mut self) -> Result<(), ConnectorError> {
+    /// As for `flush`. If it fails for good, the pipeline restarts from its checkpoint, and [`Sink::rolled_back`] says
+    /// what came of it.
+    async fn committed(&mut self, _handoff: Option<&Handoff>) -> Result<(), ConnectorError> {
         Ok(())
+    }
+
+    /// For a sink in two phases, asked once, right after it was opened: what it wrote before the flush whose state it was
+    /// opened with never came to count, since the process ended between the checkpoint and the commit. The engine then
+    /// goes back to the checkpoint before that one. A sink that can't tell fails to open.
+    fn rolled_back(&self) -> bool {
+        false
     }
 
     /// Let go, after a last `flush` if the engine stops in good order, without one otherwise.
@@ -68,6 +78,12 @@ pub trait SinkConfig: DeserializeOwned + JsonSchema + std::fmt::Debug + Send + S
     /// The columns that it reads, or `None` for every column.
     fn reads(&self) -> Option<Vec<String>> {
         None
+    }
+
+    /// Whether what it writes only comes to count with [`Sink::committed`]: exactly once. A pipeline can have one such
+    /// sink.
+    fn two_phase(&self) -> bool {
+        false
     }
 
     /// What only one pipeline can have at a time, such as the path of an output file. Relative paths are taken from

@@ -1,5 +1,8 @@
 //! What a source is.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -11,6 +14,9 @@ use crate::{Batch, CheckError, ConnectorError, Context, Position, RowSchema};
 pub enum Event {
     /// Rows, failed rows, or both; neither, to say after an error that the source works again though nothing comes yet.
     Batch(Batch),
+    /// A checkpoint is wanted now, without waiting for the interval: a part of the source is about to be taken away (a
+    /// Kafka partition), and what was read of it should be confirmed first. [`Source::committed`] says when it was.
+    Checkpoint,
     /// A finite source has given its last row. It is not asked again.
     End,
 }
@@ -24,6 +30,28 @@ pub struct Progress {
     pub total: u64,
     /// What is counted: `bytes` or `rows`.
     pub unit: &'static str,
+}
+
+/// Something that a source gives to a sink and that only these two understand; see [`Source::handoff`].
+#[derive(Clone)]
+pub struct Handoff(Arc<dyn Any + Send + Sync>);
+
+impl Handoff {
+    /// Wrap it.
+    pub fn new<T: Any + Send + Sync>(value: T) -> Self {
+        Handoff(Arc::new(value))
+    }
+
+    /// What it is, if it is of that type.
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+}
+
+impl std::fmt::Debug for Handoff {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Handoff")
+    }
 }
 
 /// A running source.
@@ -42,6 +70,12 @@ pub trait Source: Send {
     /// Where the source stands after the last batch that `next` returned: opening a source there must bring the row
     /// after it.
     fn position(&self) -> Position;
+
+    /// What a sink in two phases can make part of its own commit, so that rows and position come to count together (the
+    /// offsets of a consumer group, for a Kafka transaction). Asked right after `position`, at the same barrier.
+    fn handoff(&self) -> Option<Handoff> {
+        None
+    }
 
     /// Every row before `position` is confirmed by every sink, and that is on disk. A source that can acknowledge to the
     /// other side does it here.
@@ -93,6 +127,11 @@ pub trait SourceConfig: DeserializeOwned + JsonSchema + std::fmt::Debug + Send +
     /// What only one pipeline can have at a time, such as `listen 127.0.0.1:9999`.
     fn exclusive(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether several tasks can read it side by side (`tasks` in the configuration, [`Context::tasks`] when it is opened).
+    fn partitioned(&self) -> bool {
+        false
     }
 
     /// Whether it can end. `--once` needs a finite source.

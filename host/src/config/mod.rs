@@ -86,7 +86,13 @@ impl PipelineConfig {
 
     /// What a connector of this pipeline is told when it is opened.
     pub fn context(&self, stage: impl Into<String>) -> Context {
-        Context { pipeline: self.name.clone(), stage: stage.into(), base: self.base(), batch: self.delivery.batch }
+        Context {
+            pipeline: self.name.clone(),
+            stage: stage.into(),
+            base: self.base(),
+            batch: self.delivery.batch,
+            tasks: self.delivery.tasks,
+        }
     }
 
     /// What only one pipeline can have at a time, and the table that wants it.

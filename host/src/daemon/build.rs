@@ -161,7 +161,18 @@ impl Builder {
                 Err(found) => problems.0.extend(found.0),
             }
         }
-        if config.delivery.tasks > 1 {
+        let mut two_phase = config.sinks.iter().filter(|sink| sink.spec.two_phase());
+        if let (Some(first), Some(second)) = (two_phase.next(), two_phase.next()) {
+            let message = format!("{} and {} both deliver exactly once", first.id, second.id);
+            let problem = Diagnostic::in_config(config, second.place.clone(), message);
+            problems.0.push(problem.help("the two can't commit together: let one of them deliver at least once"));
+        }
+        if let Some(stage) = config.errors.dead_letter.as_ref().filter(|stage| stage.spec.two_phase()) {
+            let message = "dead letters can't be delivered exactly once".to_owned();
+            let problem = Diagnostic::in_config(config, stage.place.clone(), message);
+            problems.0.push(problem.help("let them be delivered at least once"));
+        }
+        if config.delivery.tasks > 1 && !config.source.spec.partitioned() {
             let message = format!("a `{}` source can't be shared out among tasks", config.source.spec.type_name());
             let problem = Diagnostic::in_config(config, config.source.place.clone(), message);
             problems.0.push(problem.help("leave `delivery.tasks` at 1"));

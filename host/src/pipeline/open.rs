@@ -18,6 +18,58 @@ use super::status::{CheckpointStatus, PipelineStatus, now_millis};
 use crate::config::model::SinkStage;
 use crate::state::{Checkpoint, SinkState, Store};
 
+/// What is behind the source, open.
+struct Outputs {
+    chain: Chain,
+    sinks: Vec<Box<dyn Sink>>,
+    letters: Option<Box<dyn Sink>>,
+    /// The sinks' states as they are now.
+    states: BTreeMap<String, SinkState>,
+}
+
+impl Outputs {
+    async fn open(
+        setup: &Setup,
+        checkpoint: Option<&Checkpoint>,
+        careful: bool,
+        status: &PipelineStatus,
+    ) -> Result<Self, RunError> {
+        let nothing = Checkpoint::default();
+        let last = checkpoint.unwrap_or(&nothing);
+        let input = setup.source.spec.schema();
+        let chain = Chain::start(&setup.transforms, &input, &last.snapshots, careful, status).await?;
+        let mut sinks = Vec::new();
+        let mut states = BTreeMap::new();
+        for stage in &setup.sinks {
+            sinks.push(open_sink(setup, stage, last, &mut states).await?);
+        }
+        let letters = match &setup.dead_letter {
+            Some(stage) => Some(open_sink(setup, stage, last, &mut states).await?),
+            None => None,
+        };
+        Ok(Outputs { chain, sinks, letters, states })
+    }
+
+    /// The sink in two phases in which the checkpoint never came to count.
+    fn rolled_back<'a>(&self, setup: &'a Setup) -> Option<&'a SinkStage> {
+        let mut sinks = setup.sinks.iter().zip(&self.sinks);
+        sinks.find(|(stage, sink)| stage.spec.two_phase() && sink.rolled_back()).map(|(stage, _)| stage)
+    }
+}
+
+/// A sink in two phases did not come to commit the last checkpoint: the one before it is the last again.
+async fn go_back(setup: &Setup, store: &Store, sink: &SinkStage) -> Result<Checkpoint, RunError> {
+    let stored = |error: crate::state::StateError| RunError::new("checkpoint", error.to_string());
+    let previous = store.load_previous(&setup.name).await.map_err(stored)?;
+    let previous = previous.ok_or_else(|| {
+        RunError::new(&sink.id, "the last checkpoint was not committed in the target, and there is none before it")
+    })?;
+    tracing::info!(pipeline = setup.name, stage = sink.id, checkpoint = previous.number,
+        "the process ended between a checkpoint and its commit; the pipeline goes on from the checkpoint before it");
+    store.save(&setup.name, Arc::new(previous.clone())).await.map_err(stored)?;
+    Ok(previous)
+}
+
 /// What is open.
 struct Stages {
     source: Box<dyn Source>,
@@ -36,27 +88,22 @@ impl Run {
         careful: bool,
     ) -> Result<Self, RunError> {
         let stored = |error: crate::state::StateError| RunError::new("checkpoint", error.to_string());
-        let checkpoint = store.load(&setup.name).await.map_err(stored)?;
         status.arrange(&setup.stage_ids());
         status.update(|facts| facts.connectors = setup.connectors());
+        let mut checkpoint = store.load(&setup.name).await.map_err(stored)?;
+        let mut open = Outputs::open(&setup, checkpoint.as_ref(), careful, &status).await?;
+        if let Some(sink) = open.rolled_back(&setup) {
+            drop(open);
+            checkpoint = Some(go_back(&setup, &store, sink).await?);
+            open = Outputs::open(&setup, checkpoint.as_ref(), careful, &status).await?;
+        }
+        let Outputs { chain, sinks, letters, states } = open;
         let known = checkpoint.is_some();
         let mut last = checkpoint.unwrap_or_default();
         remember(&status, &last);
         for (id, counters) in status.stages() {
             counters.set(last.counts.get(&id).copied().unwrap_or_default());
         }
-        let input = setup.source.spec.schema();
-        let chain = Chain::start(&setup.transforms, &input, &last.snapshots, careful, &status).await?;
-
-        let mut sinks = Vec::new();
-        let mut states = BTreeMap::new();
-        for stage in &setup.sinks {
-            sinks.push(open_sink(&setup, stage, &last, &mut states).await?);
-        }
-        let letters = match &setup.dead_letter {
-            Some(stage) => Some(open_sink(&setup, stage, &last, &mut states).await?),
-            None => None,
-        };
         let position = (last.source_type == setup.source.spec.type_name()).then_some(&last.position);
         if known && position.is_none() {
             tracing::warn!(
@@ -103,14 +150,20 @@ impl Run {
         let mut tasks = Tasks::default();
         let (report, reports) = mpsc::channel(16);
         let mut committed = Vec::new();
+        let mut second_phase = None;
         let mut sink_task = |stage: &SinkStage, sink: Box<dyn Sink>, input: Inlet, refused: Refused| {
             let (commit, commits) = mpsc::channel(1);
+            let two_phase = stage.spec.two_phase();
+            if two_phase {
+                second_phase = Some(committed.len());
+            }
             committed.push(commit);
             SinkTask {
                 id: stage.id.clone(),
                 sink,
                 input,
                 committed: commits,
+                two_phase,
                 reports: report.clone(),
                 refused,
                 counters: status.stage(&stage.id),
@@ -168,6 +221,7 @@ impl Run {
             source: source_commands,
             chain: chain_commands,
             committed,
+            two_phase: second_phase,
             reports,
             swap: None,
             last,

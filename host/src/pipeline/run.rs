@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use acequia_connector_api::Position;
+use acequia_connector_api::{Handoff, Position};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -16,6 +16,7 @@ use super::chain::ChainCommand;
 use super::error::RunError;
 use super::lifecycle::{Command, ReloadError};
 use super::setup::Setup;
+use super::sink::Committed;
 use super::source::{STAGE as SOURCE, SourceCommand};
 use super::status::{CheckpointStatus, Counts, PipelineStatus, now_millis};
 use crate::state::{Checkpoint, SinkState, Store};
@@ -38,11 +39,15 @@ const CAREFUL_CHECKPOINTS: u64 = 2;
 #[derive(Debug)]
 pub(super) enum Report {
     /// The source sent the barrier.
-    Source { number: u64, position: Position, counts: Counts },
+    Source { number: u64, position: Position, handoff: Option<Handoff>, counts: Counts },
     /// The barrier passed the transforms.
     Chain { number: u64, snapshots: BTreeMap<String, Vec<u8>>, counts: BTreeMap<String, Counts> },
     /// Everything before the barrier is safe in this sink.
     Sink { id: String, number: u64, state: Option<Value>, counts: Counts },
+    /// The sink in two phases has made everything before the barrier count.
+    Final { number: u64 },
+    /// The source wants a checkpoint now.
+    Wanted,
     /// The source has no more rows.
     Ended,
 }
@@ -77,8 +82,12 @@ struct InFlight {
     barrier: Barrier,
     started: Instant,
     checkpoint: Checkpoint,
-    /// Reports that are missing: the source's, the chain's, each sink's.
+    /// What the source gave along for a sink in two phases.
+    handoff: Option<Handoff>,
+    /// Reports that are missing: the source's, the chain's, each sink's; then, of a sink in two phases, that it is final.
     missing: usize,
+    /// Since when it is on disk.
+    stored: Option<Arc<Checkpoint>>,
 }
 
 /// New transforms on their way into the chain.
@@ -104,7 +113,10 @@ pub(super) struct Run {
     pub(super) tasks: Tasks,
     pub(super) source: mpsc::Sender<SourceCommand>,
     pub(super) chain: mpsc::UnboundedSender<ChainCommand>,
-    pub(super) committed: Vec<mpsc::Sender<()>>,
+    /// To each sink, in the order of the setup; the dead letters' last.
+    pub(super) committed: Vec<mpsc::Sender<Committed>>,
+    /// Which of them has two phases.
+    pub(super) two_phase: Option<usize>,
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) swap: Option<Swap>,
     pub(super) last: Checkpoint,
@@ -156,7 +168,12 @@ impl Run {
         // By when a run that is to end must have done so.
         let mut deadline: Option<Instant> = None;
         let mut last_sent = false;
+        let mut wanted = false;
         loop {
+            if wanted && end.is_none() && in_flight.is_none() {
+                in_flight = Some(self.send_barrier(false).await?);
+                wanted = false;
+            }
             if end.is_some() && in_flight.is_none() && !last_sent {
                 in_flight = Some(self.send_barrier(true).await?);
                 last_sent = true;
@@ -166,9 +183,10 @@ impl Run {
                 biased;
                 report = self.reports.recv() => match report {
                     Some(Report::Ended) => { end.get_or_insert(RunEnd::Completed); }
+                    Some(Report::Wanted) => wanted = true,
                     Some(report) => {
                         if let Some(done) = self.take(report, &mut in_flight)? {
-                            self.commit(done).await?;
+                            in_flight = self.commit(done).await?;
                             if last_sent && in_flight.is_none() {
                                 return Ok(InTime::Yes);
                             }
@@ -226,6 +244,8 @@ impl Run {
                 source_type: self.setup.source.spec.type_name().to_owned(),
                 ..Checkpoint::default()
             },
+            handoff: None,
+            stored: None,
             missing: 2 + self.setup.sinks.len() + usize::from(self.setup.dead_letter.is_some()),
         })
     }
@@ -235,8 +255,9 @@ impl Run {
         let Some(flight) = slot.as_mut() else { return Ok(None) };
         let checkpoint = &mut flight.checkpoint;
         let number = match report {
-            Report::Source { number, position, counts } => {
+            Report::Source { number, position, handoff, counts } => {
                 checkpoint.position = position;
+                flight.handoff = handoff;
                 checkpoint.counts.insert(SOURCE.to_owned(), counts);
                 number
             }
@@ -254,7 +275,8 @@ impl Run {
                 checkpoint.counts.insert(id, counts);
                 number
             }
-            Report::Ended => return Ok(None),
+            Report::Final { number } => number,
+            Report::Ended | Report::Wanted => return Ok(None),
         };
         if number != flight.barrier.number {
             return Err(RunError::new(
@@ -266,17 +288,22 @@ impl Run {
         Ok(if flight.missing == 0 { slot.take() } else { None })
     }
 
-    /// Everything before the barrier is safe: store position, snapshots and sinks' states together (invariant 2), then tell
-    /// whoever wants to know.
-    async fn commit(&mut self, flight: InFlight) -> Result<(), RunError> {
+    /// Everything before the barrier is safe: store position, snapshots and sinks' states together (invariant 2). What
+    /// comes back is still on its way: its sink in two phases has to make it count.
+    async fn commit(&mut self, mut flight: InFlight) -> Result<Option<InFlight>, RunError> {
+        if let Some(stored) = flight.stored.take() {
+            self.confirm(&stored);
+            return Ok(None);
+        }
         let mut checkpoint = flight.checkpoint;
         checkpoint.at = now_millis();
         let bytes = checkpoint.snapshots.values().map(|bytes| bytes.len() as u64).sum();
         let stored = Arc::new(checkpoint);
-        self.store
-            .save(&self.setup.name, stored.clone())
-            .await
-            .map_err(|error| RunError::new("checkpoint", error.to_string()))?;
+        let saved = match self.two_phase {
+            Some(_) => self.store.save_beside(&self.setup.name, stored.clone()).await,
+            None => self.store.save(&self.setup.name, stored.clone()).await,
+        };
+        saved.map_err(|error| RunError::new("checkpoint", error.to_string()))?;
         self.made += 1;
         self.last.number = stored.number;
         self.status.settled();
@@ -288,9 +315,22 @@ impl Run {
                 bytes,
             };
         });
-        for committed in &self.committed {
-            // A sink that still works on the one before learns of both at once.
-            let _ = committed.try_send(());
+        let Some(committed) = self.two_phase.and_then(|index| self.committed.get(index)) else {
+            self.confirm(&stored);
+            return Ok(None);
+        };
+        // There is room: it waits for this one, and has had every one before. If it has ended, the run is about to.
+        let _ = committed.try_send(flight.handoff.take());
+        Ok(Some(InFlight { checkpoint: Checkpoint::default(), missing: 1, stored: Some(stored), ..flight }))
+    }
+
+    /// The checkpoint stands: tell whoever wants to know.
+    fn confirm(&mut self, stored: &Checkpoint) {
+        for (index, committed) in self.committed.iter().enumerate() {
+            if self.two_phase != Some(index) {
+                // A sink that still works on the one before learns of both at once.
+                let _ = committed.try_send(None);
+            }
         }
         let _ = self.source.try_send(SourceCommand::Committed(stored.position.clone()));
         if self.careful && self.made >= CAREFUL_CHECKPOINTS {
@@ -298,7 +338,6 @@ impl Run {
             // If the chain has ended, the run is about to.
             let _ = self.chain.send(ChainCommand::Careless);
         }
-        Ok(())
     }
 
     /// Hand the new transforms to the chain. The run goes on meanwhile: the chain may have to finish a call first.

@@ -77,6 +77,7 @@ impl Setup {
             stage: stage.to_owned(),
             base: self.base.clone(),
             batch: self.delivery.batch,
+            tasks: self.delivery.tasks,
         }
     }
 }

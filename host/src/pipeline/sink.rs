@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use acequia_connector_api::{Batch, ConnectorError, FailedRow, Flushed, Kind, Sink};
+use acequia_connector_api::{Batch, ConnectorError, FailedRow, Flushed, Handoff, Kind, Sink};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -22,13 +22,18 @@ pub(super) enum Refused {
     Fatal,
 }
 
+/// A checkpoint is on disk; with what the source gave at its barrier.
+pub(super) type Committed = Option<Handoff>;
+
 /// A sink's task: writes batches, retries, and answers each barrier once everything before it is safe.
 pub(super) struct SinkTask {
     pub(super) id: String,
     pub(super) sink: Box<dyn Sink>,
     pub(super) input: Inlet,
     /// One message for each checkpoint that is on disk; closed when the run is over.
-    pub(super) committed: mpsc::Receiver<()>,
+    pub(super) committed: mpsc::Receiver<Committed>,
+    /// What it writes only comes to count with a checkpoint: nothing is written between a flush and that.
+    pub(super) two_phase: bool,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) refused: Refused,
     pub(super) counters: Arc<StageCounters>,
@@ -44,7 +49,7 @@ impl SinkTask {
             tokio::select! {
                 biased;
                 committed = self.committed.recv() => match committed {
-                    Some(()) => self.committed().await?,
+                    Some(handoff) => self.committed(handoff.as_ref()).await?,
                     None => {
                         self.close().await;
                         return Ok(());
@@ -54,6 +59,9 @@ impl SinkTask {
                     Some(Message::Batch(batch)) => pending += self.write(&batch).await?,
                     Some(Message::Barrier(barrier)) => {
                         self.flush(barrier, &mut pending).await?;
+                        if self.two_phase && !self.commit(barrier).await? {
+                            return Ok(());
+                        }
                         done = barrier.last;
                     }
                     None => done = true,
@@ -69,8 +77,25 @@ impl SinkTask {
         }
     }
 
-    async fn committed(&mut self) -> Result<(), RunError> {
-        self.sink.committed().await.map_err(|error| RunError::connector(&self.id, &error))
+    async fn committed(&mut self, handoff: Option<&Handoff>) -> Result<(), RunError> {
+        self.sink.committed(handoff).await.map_err(|error| RunError::connector(&self.id, &error))
+    }
+
+    /// The second phase: wait until the checkpoint is on disk, make what was written count, and say so. False if the run
+    /// was over first.
+    async fn commit(&mut self, barrier: Barrier) -> Result<bool, RunError> {
+        let Some(handoff) = self.committed.recv().await else {
+            self.close().await;
+            return Ok(false);
+        };
+        let mut retries = Retries::default();
+        while let Err(error) = self.sink.committed(handoff.as_ref()).await {
+            self.wait(&error, &mut retries).await?;
+        }
+        self.recovered(retries).await?;
+        let report = Report::Final { number: barrier.number };
+        self.reports.send(report).await.map_err(|_| RunError::echo(&self.id))?;
+        Ok(true)
     }
 
     async fn write(&mut self, batch: &Batch) -> Result<u64, RunError> {
@@ -139,7 +164,7 @@ impl SinkTask {
                 biased;
                 committed = self.committed.recv() => match committed {
                     // The sink is in the middle of something: it is told when that is over.
-                    Some(()) => retries.committed = true,
+                    Some(_) => retries.committed = true,
                     // The run is over: no more tries.
                     None => {
                         self.close().await;
@@ -157,7 +182,7 @@ impl SinkTask {
             self.status.recovered(&self.id);
         }
         if retries.committed {
-            self.committed().await?;
+            self.committed(None).await?;
         }
         Ok(())
     }

@@ -82,6 +82,7 @@ impl SourceTask {
                         }
                         self.send(batch).await?;
                     }
+                    Ok(Event::Checkpoint) => self.reports.send(Report::Wanted).await.map_err(|_| gone())?,
                     Ok(Event::End) => {
                         ended = true;
                         self.status.recovered(STAGE);
@@ -119,6 +120,8 @@ impl SourceTask {
         loop {
             match self.source.next().await {
                 Ok(Event::Batch(batch)) => self.send(batch).await?,
+                // The last barrier is about to make one.
+                Ok(Event::Checkpoint) => {}
                 Ok(Event::End) => return Ok(()),
                 Err(error) => return Err(RunError::connector(STAGE, &error)),
             }
@@ -126,8 +129,12 @@ impl SourceTask {
     }
 
     async fn barrier(&mut self, barrier: Barrier) -> Result<(), RunError> {
-        let report =
-            Report::Source { number: barrier.number, position: self.source.position(), counts: self.counters.get() };
+        let report = Report::Source {
+            number: barrier.number,
+            position: self.source.position(),
+            handoff: self.source.handoff(),
+            counts: self.counters.get(),
+        };
         self.reports.send(report).await.map_err(|_| gone())?;
         self.output.send(Message::Barrier(barrier)).await.map_err(|_| gone())
     }

@@ -69,7 +69,13 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StateError>>;
 /// What the store's thread is asked.
 pub(super) enum Request {
     Load(String, Reply<Option<Checkpoint>>),
-    Save(String, Arc<Checkpoint>, Reply<()>),
+    /// With whether the checkpoint that it replaces is kept.
+    Save(String, Arc<Checkpoint>, bool, Reply<()>),
+}
+
+/// The name under which a pipeline's replaced checkpoint is kept: no file has such a name.
+pub(super) fn previous(pipeline: &str) -> String {
+    format!("{pipeline}\0previous")
 }
 
 /// Checkpoints by pipeline. Cheap to clone; the file is closed when the last clone is gone.
@@ -118,12 +124,29 @@ impl Store {
         self.ask(|reply| Request::Load(pipeline.to_owned(), reply)).await
     }
 
+    /// The checkpoint before the last one, if that was stored with [`Store::save_beside`].
+    ///
+    /// # Errors
+    /// If it can't be read whole.
+    pub async fn load_previous(&self, pipeline: &str) -> Result<Option<Checkpoint>, StateError> {
+        self.load(&previous(pipeline)).await
+    }
+
     /// Store a checkpoint; when this returns, it is on disk.
     ///
     /// # Errors
     /// If it could not be written; the one before it stands.
     pub async fn save(&self, pipeline: &str, checkpoint: Arc<Checkpoint>) -> Result<(), StateError> {
-        self.ask(|reply| Request::Save(pipeline.to_owned(), checkpoint, reply)).await
+        self.ask(|reply| Request::Save(pipeline.to_owned(), checkpoint, false, reply)).await
+    }
+
+    /// [`Store::save`], and the checkpoint that it replaces can still be loaded with [`Store::load_previous`]: for a sink
+    /// in two phases, in which the new one may not come to count.
+    ///
+    /// # Errors
+    /// As for `save`.
+    pub async fn save_beside(&self, pipeline: &str, checkpoint: Arc<Checkpoint>) -> Result<(), StateError> {
+        self.ask(|reply| Request::Save(pipeline.to_owned(), checkpoint, true, reply)).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StateError> {

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use tokio::sync::mpsc;
 
 use super::StateError;
 use super::checkpoint::{Checkpoint, seal, unseal};
-use super::store::{GROUP, Reply, Request};
+use super::store::{GROUP, Reply, Request, previous};
 
 /// Pipeline -> sealed JSON of everything but the snapshots.
 const CHECKPOINTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("checkpoints");
@@ -18,7 +18,13 @@ const SNAPSHOTS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new
 /// Opens the database, at the start and again after it failed.
 pub(super) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
 
-type Save = (String, Arc<Checkpoint>, Reply<()>);
+struct Save {
+    pipeline: String,
+    checkpoint: Arc<Checkpoint>,
+    /// Keep the checkpoint that it replaces.
+    beside: bool,
+    reply: Reply<()>,
+}
 
 pub(super) struct Writer {
     open: Opener,
@@ -44,7 +50,9 @@ impl Writer {
             for request in batch.drain(..) {
                 match request {
                     Request::Load(pipeline, reply) => loads.push((pipeline, reply)),
-                    Request::Save(pipeline, checkpoint, reply) => saves.push((pipeline, checkpoint, reply)),
+                    Request::Save(pipeline, checkpoint, beside, reply) => {
+                        saves.push(Save { pipeline, checkpoint, beside, reply });
+                    }
                 }
             }
             self.save_all(saves);
@@ -65,7 +73,7 @@ impl Writer {
         for one in saves {
             let result =
                 if apart { self.with(|database| save(database, std::slice::from_ref(&one))) } else { together.clone() };
-            let _ = one.2.send(result);
+            let _ = one.reply.send(result);
         }
     }
 
@@ -115,8 +123,15 @@ type Sealed = (Option<Vec<u8>>, Vec<(String, Vec<u8>)>);
 fn read(database: &Database, pipeline: &str) -> Result<Sealed, redb::Error> {
     let transaction = database.begin_read()?;
     let head = transaction.open_table(CHECKPOINTS)?.get(pipeline)?.map(|value| value.value().to_vec());
+    Ok((head, snapshots_of(&transaction.open_table(SNAPSHOTS)?, pipeline)?))
+}
+
+/// The sealed snapshots of a pipeline, by transform.
+fn snapshots_of(
+    table: &impl ReadableTable<(&'static str, &'static str), &'static [u8]>,
+    pipeline: &str,
+) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
     let mut snapshots = Vec::new();
-    let table = transaction.open_table(SNAPSHOTS)?;
     for entry in table.range((pipeline, "")..)? {
         let (key, value) = entry?;
         let (owner, transform) = key.value();
@@ -125,7 +140,39 @@ fn read(database: &Database, pipeline: &str) -> Result<Sealed, redb::Error> {
         }
         snapshots.push((transform.to_owned(), value.value().to_vec()));
     }
-    Ok((head, snapshots))
+    Ok(snapshots)
+}
+
+/// Make this, sealed, all that is stored under the name.
+fn put(
+    heads: &mut Table<'_, &'static str, &'static [u8]>,
+    snapshots: &mut Table<'_, (&'static str, &'static str), &'static [u8]>,
+    pipeline: &str,
+    head: Option<&[u8]>,
+    kept: &[(String, Vec<u8>)],
+) -> Result<(), redb::Error> {
+    match head {
+        Some(head) => drop(heads.insert(pipeline, head)?),
+        None => drop(heads.remove(pipeline)?),
+    }
+    let mut gone = Vec::new();
+    for entry in snapshots.range((pipeline, "")..)? {
+        let (key, _) = entry?;
+        let (owner, transform) = key.value();
+        if owner != pipeline {
+            break;
+        }
+        if !kept.iter().any(|(kept, _)| kept == transform) {
+            gone.push(transform.to_owned());
+        }
+    }
+    for transform in gone {
+        snapshots.remove((pipeline, transform.as_str()))?;
+    }
+    for (transform, bytes) in kept {
+        snapshots.insert((pipeline, transform.as_str()), bytes.as_slice())?;
+    }
+    Ok(())
 }
 
 fn save(database: &Database, saves: &[Save]) -> Result<(), redb::Error> {
@@ -133,28 +180,19 @@ fn save(database: &Database, saves: &[Save]) -> Result<(), redb::Error> {
     {
         let mut heads = transaction.open_table(CHECKPOINTS)?;
         let mut snapshots = transaction.open_table(SNAPSHOTS)?;
-        for (pipeline, checkpoint, _) in saves {
+        for Save { pipeline, checkpoint, beside, .. } in saves {
             let pipeline = pipeline.as_str();
+            if *beside {
+                let before = previous(pipeline);
+                let head = heads.get(pipeline)?.map(|value| value.value().to_vec());
+                let kept = snapshots_of(&snapshots, pipeline)?;
+                put(&mut heads, &mut snapshots, &before, head.as_deref(), &kept)?;
+            }
             // The types serialise without fail: strings, numbers, and maps with string keys.
             let head = serde_json::to_vec(checkpoint).map_err(std::io::Error::other)?;
-            heads.insert(pipeline, seal(&head).as_slice())?;
-            let mut gone = Vec::new();
-            for entry in snapshots.range((pipeline, "")..)? {
-                let (key, _) = entry?;
-                let (owner, transform) = key.value();
-                if owner != pipeline {
-                    break;
-                }
-                if !checkpoint.snapshots.contains_key(transform) {
-                    gone.push(transform.to_owned());
-                }
-            }
-            for transform in gone {
-                snapshots.remove((pipeline, transform.as_str()))?;
-            }
-            for (transform, bytes) in &checkpoint.snapshots {
-                snapshots.insert((pipeline, transform.as_str()), seal(bytes).as_slice())?;
-            }
+            let sealed: Vec<_> =
+                checkpoint.snapshots.iter().map(|(transform, bytes)| (transform.clone(), seal(bytes))).collect();
+            put(&mut heads, &mut snapshots, pipeline, Some(&seal(&head)), &sealed)?;
         }
     }
     transaction.commit()?;

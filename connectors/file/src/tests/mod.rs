@@ -25,8 +25,7 @@ pub(crate) fn context(folder: &Path, rows: usize) -> Context {
         pipeline: "test".into(),
         stage: "file".into(),
         base: folder.into(),
-        batch: BatchLimits { rows, bytes: ByteSize(1 << 20), wait: Span(Duration::from_millis(1)) },
-    }
+        batch: BatchLimits { rows, bytes: ByteSize(1 << 20), wait: Span(Duration::from_millis(1)) }, tasks: 1 }
 }
 
 pub(crate) fn source_config(toml: &str) -> FileSource {

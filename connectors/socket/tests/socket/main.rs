@@ -29,8 +29,7 @@ fn config(text: &str) -> SocketConfig {
 
 fn context(base: &Path, rows: usize) -> Context {
     let batch = BatchLimits { rows, ..BatchLimits::default() };
-    Context { pipeline: "p".into(), stage: "source".into(), base: base.to_owned(), batch }
-}
+    Context { pipeline: "p".into(), stage: "source".into(), base: base.to_owned(), batch }, tasks: 1 }
 
 async fn try_open(text: &str) -> Result<SocketSource, ConnectorError> {
     SocketSource::open(&config(text), &context(Path::new("."), 8192), None).await
