@@ -33,8 +33,8 @@ plugins: ## Build the bundled plugins as WebAssembly components
 # before the tests.
 test: ## Install what the tests need and run them all
 	@mkdir -p "$(OUT)"
-	@tests/servers/services.sh install >"$(OUT)/servers.log" 2>&1 & servers=$$!; \
-	trap 'kill $$servers 2>/dev/null' EXIT; \
+	@setsid tests/servers/services.sh install >"$(OUT)/servers.log" 2>&1 & servers=$$!; \
+	trap 'kill -- -$$servers 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
 	$(MAKE) build check || exit; \
 	echo 'waiting for the servers of the tests; see $(OUT)/servers.log' >&2; \
 	wait $$servers || { cat "$(OUT)/servers.log" >&2; exit 1; }; \

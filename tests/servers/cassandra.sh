@@ -9,6 +9,7 @@
 #
 # start stays in the foreground and is the node: end it with a signal. --users asks for a password (user and password are
 # `cassandra`), --tls takes nothing but TLS (DATA/tls/cert.pem is what a client has to trust).
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 VERSION=5.0.4
 LIBS="$CACHE/cassandra-$VERSION/libs"
@@ -118,7 +119,7 @@ start() {
 
 # It opens its port last of all, but makes the first user only then.
 ready() {
-    listens "$(port "$1" plain)" || return 1
+    listens "$1" || return 1
     [ -e "$1/users" ] || return 0
     [ -e "$1/users.made" ] || { grep -q "Created default superuser" "$1/log" && touch "$1/users.made"; }
 }

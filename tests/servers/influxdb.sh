@@ -9,6 +9,7 @@
 # start stays in the foreground and is the server: end it with a signal. `wait` sets it up: user `admin` with password
 # `admin-password`, ORG=my-org, BUCKET=streaming, TOKEN=my-token (the environment says otherwise). --tls takes nothing but
 # TLS (DATA/tls/cert.pem is what a client has to trust).
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 VERSION=2.8.0
 INFLUXD="$CACHE/influxd-$VERSION/influxd"

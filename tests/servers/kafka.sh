@@ -10,6 +10,7 @@
 # start stays in the foreground and is the broker: end it with a signal. --sasl adds a listener with users (SASL_PLAINTEXT;
 # PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512; user `alice`, password `alice-secret`), --tls one with TLS (DATA/tls/cert.pem is
 # what a client has to trust), --set one of the broker's own properties. `tool` runs one of Kafka's own console tools, such as org.apache.kafka.tools.TopicCommand.
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 VERSION=4.3.1
 LIBS="$CACHE/kafka-$VERSION/libs"
@@ -113,7 +114,7 @@ start() {
 case "${1:-}" in
     install) install_into "kafka-$VERSION" fill ;;
     start) shift; start "$@" ;;
-    wait) [ $# = 2 ] || usage; wait_until "$2" 90 listens "$(port "$2" plain)" ;;
+    wait) [ $# = 2 ] || usage; wait_until "$2" 90 listens "$2" ;;
     stop) [ $# = 2 ] || usage; stop "$2" ;;
     tool) shift; [ $# -ge 1 ] || usage; tool "$@" ;;
     *) usage ;;

@@ -86,7 +86,7 @@ running() {
 }
 
 # port DATA NAME
-port() { sed -n "s/^$2=//p" "$1/ports"; }
+port() { sed -n "s/^$2=//p" "$1/ports" 2>/dev/null || true; }
 
 # refuse_taken PORT...
 refuse_taken() {
@@ -154,7 +154,8 @@ wait_until() {
     done
 }
 
-listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1"); }
+# listens DATA: whether something answers on its main port.
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$(port "$1" plain)"); }
 
 # stop DATA: ask it to end, and insist after 20 seconds.
 stop() {
