@@ -13,7 +13,7 @@ pub fn registry() -> Registry {
     #[cfg(feature = "file")]
     registry.source::<acequia_connector_file::FileSource>().sink::<acequia_connector_file::FileSink>();
     #[cfg(feature = "influxdb")]
-    registry.sink::<acequia_connector_influxdb::InfluxSink>();
+    registry.source::<acequia_connector_influxdb::InfluxSource>().sink::<acequia_connector_influxdb::InfluxSink>();
     #[cfg(feature = "rate")]
     registry.source::<acequia_connector_rate::RateConfig>();
     #[cfg(feature = "socket")]

@@ -34,7 +34,11 @@ struct Problem {
 }
 
 /// The response, if it is a success.
-pub(crate) async fn success(server: &Server, bucket: &str, mut response: Response) -> Result<Response, Refusal> {
+pub(crate) async fn success(
+    server: &Server,
+    bucket: Option<&str>,
+    mut response: Response,
+) -> Result<Response, Refusal> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -55,7 +59,7 @@ pub(crate) async fn success(server: &Server, bucket: &str, mut response: Respons
 
 fn refusal(
     server: &Server,
-    bucket: &str,
+    bucket: Option<&str>,
     status: StatusCode,
     body: &[u8],
     after: Option<Duration>,
@@ -82,16 +86,19 @@ fn refusal(
     let message = match number {
         401 => format!("InfluxDB at {url} does not know the token: check `token` (401: {said})"),
         403 => format!(
-            "the token may not do this at {url} (403: {said}): it needs the right to read or write the bucket `{bucket}` of \
-             the organization `{org}`"
+            "the token has no right to do this at {url}, in the organization `{org}`: give it one, or another `token` \
+             (403: {said})"
         ),
         404 if said.contains("organization") => {
             format!("InfluxDB at {url} has no organization `{org}` that the token can see: check `org` (404: {said})")
         }
-        404 if said.contains("bucket") => format!(
-            "the organization `{org}` at {url} has no bucket `{bucket}` that the token can see: create it or correct `bucket` \
-             (404: {said})"
-        ),
+        404 if said.contains("bucket") => match bucket {
+            Some(bucket) => format!(
+                "the organization `{org}` at {url} has no bucket `{bucket}` that the token can see: create it or correct \
+                 `bucket` (404: {said})"
+            ),
+            None => format!("InfluxDB at {url} can't run the query (404: {said})"),
+        },
         404 => format!(
             "there is no InfluxDB 2 at {url}: check `url`, which may have a path before `/api/v2` (404: {said})"
         ),

@@ -43,7 +43,7 @@ impl Target {
         };
         let response =
             request.body(body).send().await.map_err(|error| Refusal::Later(self.server.unreachable(error)))?;
-        success(&self.server, &self.bucket, response).await.map(drop)
+        success(&self.server, Some(&self.bucket), response).await.map(drop)
     }
 
     /// Can points be written here? A write without a point shows it to every token that may write.

@@ -1,4 +1,4 @@
-//! The `influxdb` connectors: points of InfluxDB 2.
+//! The `influxdb` connectors: points of InfluxDB 2, written by line protocol and read by Flux.
 
 mod answer;
 mod chunk;
@@ -7,8 +7,13 @@ mod deliver;
 mod encode;
 mod escape;
 mod ini;
+mod query;
 mod server;
 mod sink;
+mod source;
+mod source_config;
+mod table;
 
 pub use config::{InfluxSink, Names, PostLimits, Precision};
 pub use server::Tls;
+pub use source_config::InfluxSource;
