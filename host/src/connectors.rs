@@ -8,6 +8,10 @@ pub fn registry() -> Registry {
     let mut registry = Registry::default();
     #[cfg(feature = "blackhole")]
     registry.sink::<acequia_connector_blackhole::BlackholeConfig>();
+    #[cfg(feature = "cassandra")]
+    registry
+        .source::<acequia_connector_cassandra::CassandraSource>()
+        .sink::<acequia_connector_cassandra::CassandraSink>();
     #[cfg(feature = "console")]
     registry.sink::<acequia_connector_console::ConsoleConfig>();
     #[cfg(feature = "file")]
