@@ -18,6 +18,8 @@ pub fn registry() -> Registry {
     registry.source::<acequia_connector_file::FileSource>().sink::<acequia_connector_file::FileSink>();
     #[cfg(feature = "influxdb")]
     registry.source::<acequia_connector_influxdb::InfluxSource>().sink::<acequia_connector_influxdb::InfluxSink>();
+    #[cfg(feature = "kafka")]
+    registry.source::<acequia_connector_kafka::KafkaSource>();
     #[cfg(feature = "rate")]
     registry.source::<acequia_connector_rate::RateConfig>();
     #[cfg(feature = "socket")]
