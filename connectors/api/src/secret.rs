@@ -105,7 +105,9 @@ mod tests {
             pipeline: "p".into(),
             stage: "sink".into(),
             base: PathBuf::new(),
-            batch: crate::BatchLimits::default(), tasks: 1 };
+            batch: crate::BatchLimits::default(),
+            tasks: 1,
+        };
         let resolved = config.token.resolve(&context).unwrap();
         assert_eq!(resolved.expose(), "hunter2");
         assert!(!format!("{resolved:?}").contains("hunter2"));
@@ -118,7 +120,9 @@ mod tests {
             pipeline: "p".into(),
             stage: "sink".into(),
             base: PathBuf::new(),
-            batch: crate::BatchLimits::default(), tasks: 1 };
+            batch: crate::BatchLimits::default(),
+            tasks: 1,
+        };
         let error = config.token.resolve(&context).unwrap_err();
         assert!(error.to_string().contains("ACEQUIA_NO_SUCH_VARIABLE"));
     }

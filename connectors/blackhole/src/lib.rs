@@ -74,8 +74,13 @@ mod tests {
     #[tokio::test]
     async fn counts_across_a_restart() {
         let config: BlackholeConfig = toml::from_str("").unwrap();
-        let context =
-            Context { pipeline: "p".into(), stage: "sink".into(), base: PathBuf::new(), batch: BatchLimits::default(), tasks: 1 };
+        let context = Context {
+            pipeline: "p".into(),
+            stage: "sink".into(),
+            base: PathBuf::new(),
+            batch: BatchLimits::default(),
+            tasks: 1,
+        };
         let mut sink = config.open(&context, None).await.unwrap();
         assert!(sink.write(&batch(3)).await.unwrap().is_empty());
         assert!(sink.write(&batch(4)).await.unwrap().is_empty());

@@ -26,7 +26,9 @@ async fn a_full_disk_neither_doubles_nor_halves_a_row() {
         pipeline: "test".into(),
         stage: "sink".into(),
         base: folder.path().into(),
-        batch: BatchLimits::default(), tasks: 1 };
+        batch: BatchLimits::default(),
+        tasks: 1,
+    };
     // Where the disk is full, and what is left of the CSV file then.
     for (bytes, whole) in [(1, 0), (100, 0), (103, 101), (205, 200)] {
         for name in ["rows.csv", "rows.jsonl"] {

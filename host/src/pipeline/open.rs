@@ -64,8 +64,12 @@ async fn go_back(setup: &Setup, store: &Store, sink: &SinkStage) -> Result<Check
     let previous = previous.ok_or_else(|| {
         RunError::new(&sink.id, "the last checkpoint was not committed in the target, and there is none before it")
     })?;
-    tracing::info!(pipeline = setup.name, stage = sink.id, checkpoint = previous.number,
-        "the process ended between a checkpoint and its commit; the pipeline goes on from the checkpoint before it");
+    tracing::info!(
+        pipeline = setup.name,
+        stage = sink.id,
+        checkpoint = previous.number,
+        "the process ended between a checkpoint and its commit; the pipeline goes on from the checkpoint before it"
+    );
     store.save(&setup.name, Arc::new(previous.clone())).await.map_err(stored)?;
     Ok(previous)
 }

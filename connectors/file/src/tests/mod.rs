@@ -25,7 +25,9 @@ pub(crate) fn context(folder: &Path, rows: usize) -> Context {
         pipeline: "test".into(),
         stage: "file".into(),
         base: folder.into(),
-        batch: BatchLimits { rows, bytes: ByteSize(1 << 20), wait: Span(Duration::from_millis(1)) }, tasks: 1 }
+        batch: BatchLimits { rows, bytes: ByteSize(1 << 20), wait: Span(Duration::from_millis(1)) },
+        tasks: 1,
+    }
 }
 
 pub(crate) fn source_config(toml: &str) -> FileSource {
@@ -54,6 +56,7 @@ pub(crate) async fn next(source: &mut dyn Source) -> Option<Batch> {
     match event.unwrap() {
         Event::Batch(batch) => Some(batch),
         Event::End => None,
+        Event::Checkpoint => panic!("a file is never taken away"),
     }
 }
 
@@ -75,6 +78,7 @@ pub(crate) async fn next_with_cancels(source: &mut dyn Source, random: &mut Rand
             return match event.unwrap() {
                 Event::Batch(batch) => Some(batch),
                 Event::End => None,
+                Event::Checkpoint => panic!("a file is never taken away"),
             };
         }
     }

@@ -29,7 +29,8 @@ fn config(text: &str) -> SocketConfig {
 
 fn context(base: &Path, rows: usize) -> Context {
     let batch = BatchLimits { rows, ..BatchLimits::default() };
-    Context { pipeline: "p".into(), stage: "source".into(), base: base.to_owned(), batch }, tasks: 1 }
+    Context { pipeline: "p".into(), stage: "source".into(), base: base.to_owned(), batch, tasks: 1 }
+}
 
 async fn try_open(text: &str) -> Result<SocketSource, ConnectorError> {
     SocketSource::open(&config(text), &context(Path::new("."), 8192), None).await
@@ -94,7 +95,7 @@ async fn next_batch(source: &mut SocketSource) -> Batch {
     loop {
         match next(source).await {
             Ok(Event::Batch(batch)) => return batch,
-            Ok(Event::End) => panic!("a socket does not end"),
+            Ok(other) => panic!("a socket gives rows, not {other:?}"),
             // A pause between two connections.
             Err(error) => assert!(error.is_retryable(), "{error}"),
         }

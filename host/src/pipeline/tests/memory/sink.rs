@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use acequia_connector_api::{
-    Batch, CheckError, ConnectorError, Context, FailedRow, Flushed, Sink, SinkSpec, row_to_json,
+    Batch, CheckError, ConnectorError, Context, FailedRow, Flushed, Handoff, Sink, SinkSpec, row_to_json,
 };
 use async_trait::async_trait;
 use serde_json::Value;
@@ -65,6 +65,8 @@ pub struct Table {
     pub truncating: bool,
     /// Rows that were written since the last flush are lost in a crash.
     pub lossy: bool,
+    /// It can't go on with a transaction of a process that died: what was not committed is gone when it is opened.
+    pub two_phase: bool,
     /// How long a flush takes.
     pub flush_takes: Duration,
     /// Rows that `write` refuses.
@@ -79,6 +81,8 @@ pub struct Table {
     pub write_gate: Gate,
     pub flush_gate: Gate,
     pub probe: Arc<Probe>,
+    /// What the source gave along with each commit.
+    pub handed: Mutex<Vec<u64>>,
     calls: Mutex<Vec<Call>>,
     rows: Mutex<Rows>,
 }
@@ -90,6 +94,7 @@ impl Table {
             kind: "table",
             truncating: true,
             lossy: false,
+            two_phase: false,
             flush_takes: Duration::ZERO,
             refuses: |_| false,
             refuses_late: |_| false,
@@ -101,6 +106,7 @@ impl Table {
             write_gate: Gate::default(),
             flush_gate: Gate::default(),
             probe,
+            handed: Mutex::default(),
             calls: Mutex::default(),
             rows: Mutex::default(),
         }
@@ -168,6 +174,10 @@ impl SinkSpec for TableSpec {
         None
     }
 
+    fn two_phase(&self) -> bool {
+        self.0.two_phase
+    }
+
     fn exclusive(&self, _: &Context) -> Vec<String> {
         Vec::new()
     }
@@ -178,7 +188,17 @@ impl SinkSpec for TableSpec {
         let state = state.and_then(Value::as_u64);
         table.note(Call::Open(state));
         table.opens.strike(&format!("opening {}", table.id)).await?;
-        if let Some(length) = state {
+        let mut rolled_back = false;
+        if table.two_phase {
+            let mut rows = lock(&table.rows);
+            let visible = rows.visible;
+            rows.all.truncate(visible);
+            rolled_back = state.is_some_and(|length| usize::try_from(length).unwrap() > visible);
+            assert!(
+                state.is_none_or(|length| usize::try_from(length).unwrap() >= visible),
+                "what counts is no longer known"
+            );
+        } else if let Some(length) = state {
             let length = usize::try_from(length).unwrap();
             let mut rows = lock(&table.rows);
             assert!(rows.all.len() >= length, "{} had {length} rows at the checkpoint and lost some", table.id);
@@ -186,8 +206,9 @@ impl SinkSpec for TableSpec {
             // A checkpoint that has this state is on disk, so its transaction counts, whether or not it was told.
             rows.visible = length;
         }
+        let flushed = lock(&table.rows).visible;
         table.probe.point().await;
-        Ok(Box::new(Writer { _alive: Alive::new(&table.probe), table, suspects: Vec::new(), flushed: 0 }))
+        Ok(Box::new(Writer { _alive: Alive::new(&table.probe), table, suspects: Vec::new(), flushed, rolled_back }))
     }
 }
 
@@ -196,6 +217,7 @@ struct Writer {
     table: Arc<Table>,
     suspects: Vec<FailedRow>,
     flushed: usize,
+    rolled_back: bool,
 }
 
 #[async_trait]
@@ -207,6 +229,10 @@ impl Sink for Writer {
         table.note(Call::Write(values.clone()));
         table.write_gate.pass().await;
         table.writes.strike(&format!("writing to {}", table.id)).await?;
+        if table.two_phase {
+            let rows = lock(&table.rows);
+            assert!(rows.visible == self.flushed, "{} was written to between a flush and its commit", table.id);
+        }
         let mut failed = Vec::new();
         let mut good = Vec::new();
         for row in 0..batch.len() {
@@ -244,13 +270,22 @@ impl Sink for Writer {
         Ok(Flushed { failed: std::mem::take(&mut self.suspects), state })
     }
 
-    async fn committed(&mut self) -> Result<(), ConnectorError> {
+    async fn committed(&mut self, handoff: Option<&Handoff>) -> Result<(), ConnectorError> {
         let table = &self.table;
+        if let Some(next) = handoff.and_then(Handoff::get::<u64>) {
+            lock(&table.handed).push(*next);
+        }
         table.probe.point().await;
         table.note(Call::Committed);
         table.commits.strike(&format!("committing {}", table.id)).await?;
         lock(&table.rows).visible = self.flushed;
+        // Here the process can die too: it counts, and nobody knows.
+        table.probe.point().await;
         Ok(())
+    }
+
+    fn rolled_back(&self) -> bool {
+        self.rolled_back
     }
 
     async fn close(&mut self) {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use acequia_connector_api::{
-    Batch, CheckError, ColumnType, ConnectorError, Context, Event, FailedRow, Field, Origin, Position, RowSchema,
-    Segment, Source, SourceSpec,
+    Batch, CheckError, ColumnType, ConnectorError, Context, Event, FailedRow, Field, Handoff, Origin, Position,
+    RowSchema, Segment, Source, SourceSpec,
 };
 use async_trait::async_trait;
 
@@ -26,6 +26,8 @@ pub struct Numbers {
     pub bad: Vec<u64>,
     /// Rows that were taken from outside and can't be taken again: they are given after `stop`.
     pub held: Mutex<Vec<i64>>,
+    /// It wants a checkpoint once it has given this row.
+    pub wants: Mutex<Option<u64>>,
     pub opens: Faults,
     /// Faults before that row.
     pub faults: Mutex<BTreeMap<u64, Arc<Faults>>>,
@@ -48,6 +50,7 @@ impl Numbers {
             pace: None,
             bad: Vec::new(),
             held: Mutex::default(),
+            wants: Mutex::default(),
             opens: Faults::default(),
             faults: Mutex::default(),
             probe,
@@ -95,6 +98,10 @@ impl SourceSpec for NumbersSpec {
         Vec::new()
     }
 
+    fn partitioned(&self) -> bool {
+        false
+    }
+
     fn finite(&self) -> bool {
         self.0.rows.is_some()
     }
@@ -129,6 +136,10 @@ impl Source for Running {
                 false => Event::Batch(Batch::new(rows_of(&[("value", held)]), Origin::Unknown)),
             });
         }
+        if lock(&self.script.wants).is_some_and(|row| row < self.next) {
+            *lock(&self.script.wants) = None;
+            return Ok(Event::Checkpoint);
+        }
         if let Some(pace) = self.script.pace {
             tokio::time::sleep(pace).await;
         }
@@ -149,6 +160,10 @@ impl Source for Running {
 
     fn position(&self) -> Position {
         Position::single(self.next.into())
+    }
+
+    fn handoff(&self) -> Option<Handoff> {
+        Some(Handoff::new(self.next))
     }
 
     async fn committed(&mut self, position: &Position) -> Result<(), ConnectorError> {
