@@ -12,6 +12,8 @@ pub fn registry() -> Registry {
     registry.sink::<acequia_connector_console::ConsoleConfig>();
     #[cfg(feature = "file")]
     registry.source::<acequia_connector_file::FileSource>().sink::<acequia_connector_file::FileSink>();
+    #[cfg(feature = "kafka")]
+    registry.sink::<acequia_connector_kafka::KafkaSink>();
     #[cfg(feature = "rate")]
     registry.source::<acequia_connector_rate::RateConfig>();
     #[cfg(feature = "socket")]
