@@ -7,6 +7,7 @@ mod message;
 mod producer;
 mod reporter;
 mod topics;
+mod transactions;
 mod wire;
 mod writer;
 

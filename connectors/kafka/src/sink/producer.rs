@@ -160,6 +160,16 @@ impl Producer {
         }
     }
 
+    /// What a failed delivery means for a transaction.
+    pub(super) fn void(&self, code: &RDKafkaErrorCode, topic: &str) -> ConnectorError {
+        match row_error(*code, topic) {
+            Some(reason) if self.inner.client().fatal_error().is_none() => {
+                ConnectorError::failed(format!("the transaction is void, since {reason}"))
+            }
+            _ => self.broken(&KafkaError::MessageProduction(*code)),
+        }
+    }
+
     fn broken(&self, error: &KafkaError) -> ConnectorError {
         match self.inner.client().fatal_error() {
             Some((code, reason)) => fatal(code, &reason),

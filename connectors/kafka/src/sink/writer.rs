@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use acequia_connector_api::{Batch, ConnectorError, Context, FailedRow, Flushed, Sink};
+use acequia_connector_api::{Batch, ConnectorError, Context, FailedRow, Flushed, Handoff, Sink};
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ use super::message::{Message, Messages, Shape};
 use super::producer::{NotSent, Producer};
 use super::reporter::Reporter;
 use super::topics::{Facts, Topics};
+use super::transactions::{self, Transactions};
 use rdkafka::error::RDKafkaErrorCode;
 
 /// Hands rows to librdkafka and counts them until they are delivered.
@@ -35,6 +36,7 @@ pub(super) struct Writer {
 /// What is connected to the brokers. Taking it apart blocks.
 struct Clients {
     topics: Topics,
+    transactions: Option<Transactions>,
     producer: Producer,
     /// Bytes since nothing was on its way, to topics that take less than a batch of librdkafka.
     tight: usize,
@@ -62,6 +64,9 @@ impl Clients {
             && !self.topics.has_partition(message.topic, partition).await?
         {
             return Ok(Some(format!("topic `{}` has no partition {partition}", message.topic)));
+        }
+        if let Some(transactions) = &mut self.transactions {
+            transactions.begin(message.topic).await?;
         }
         if facts.limit < self.producer.batch_size {
             // librdkafka would make batches that are too large for this topic.
@@ -95,7 +100,7 @@ impl Writer {
     pub(super) async fn open(
         config: &KafkaSink,
         context: &Context,
-        _state: Option<&Value>,
+        state: Option<&Value>,
     ) -> Result<Self, ConnectorError> {
         let reporter = Reporter::new(&context.pipeline, &context.stage, &config.brokers);
         let settings = config.client().config(context, &[("reconnect.backoff.max.ms", "2000")])?;
@@ -111,11 +116,17 @@ impl Writer {
             }
             limit = Some(facts.limit);
         }
-        let producer = Producer::new(config, context, reporter, limit, None)?;
+        let identity = config.transactional().then(|| transactions::identity(config, context, state));
+        let id = identity.as_ref().map(|(id, _)| id.as_str());
+        let producer = Producer::new(config, context, reporter.clone(), limit, id)?;
+        let transactions = match identity {
+            Some(identity) => Some(Transactions::open(config, context, reporter, &producer, identity).await?),
+            None => None,
+        };
         Ok(Writer {
             shape: Shape::new(config),
             topic: config.topic.clone(),
-            clients: Some(Clients { topics, producer, tight: 0 }),
+            clients: Some(Clients { topics, transactions, producer, tight: 0 }),
             partial: None,
             failed: Vec::new(),
             singles: VecDeque::new(),
@@ -169,8 +180,14 @@ impl Writer {
     fn sort_failures(&mut self) -> Result<(), ConnectorError> {
         let single = self.single.take();
         let failures = self.clients()?.producer.ledger.failures();
+        let exactly_once = self.clients()?.transactions.is_some();
         for failure in failures {
             let Failure { parcel, batch, row, error } = &failure;
+            if exactly_once {
+                // The whole transaction is void with it.
+                let topic = self.topic_of(batch, *row);
+                return Err(self.clients()?.producer.void(error, &topic));
+            }
             if *error == RDKafkaErrorCode::MessageSizeTooLarge && single != Some(*parcel) {
                 self.singles.push_back((batch.clone(), *row));
                 continue;
@@ -270,11 +287,27 @@ impl Sink for Writer {
                 None => break,
             }
         }
-        Ok(Flushed { failed: std::mem::take(&mut self.failed), state: None })
+        let state = self.clients()?.transactions.as_ref().and_then(Transactions::state);
+        Ok(Flushed { failed: std::mem::take(&mut self.failed), state })
+    }
+
+    async fn committed(&mut self, handoff: Option<&Handoff>) -> Result<(), ConnectorError> {
+        match &mut self.clients()?.transactions {
+            Some(transactions) => transactions.commit(handoff).await,
+            None => Ok(()),
+        }
+    }
+
+    fn rolled_back(&self) -> bool {
+        let transactions = self.clients.as_ref().and_then(|clients| clients.transactions.as_ref());
+        transactions.is_some_and(Transactions::rolled_back)
     }
 
     async fn close(&mut self) {
-        let clients = self.clients.take();
+        let mut clients = self.clients.take();
+        if let Some(transactions) = clients.as_mut().and_then(|clients| clients.transactions.as_mut()) {
+            transactions.abort().await;
+        }
         // It only fails if the process ends.
         let _ = tokio::task::spawn_blocking(move || drop(clients)).await;
     }
