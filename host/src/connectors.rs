@@ -19,7 +19,7 @@ pub fn registry() -> Registry {
     #[cfg(feature = "influxdb")]
     registry.source::<acequia_connector_influxdb::InfluxSource>().sink::<acequia_connector_influxdb::InfluxSink>();
     #[cfg(feature = "kafka")]
-    registry.source::<acequia_connector_kafka::KafkaSource>();
+    registry.source::<acequia_connector_kafka::KafkaSource>().sink::<acequia_connector_kafka::KafkaSink>();
     #[cfg(feature = "rate")]
     registry.source::<acequia_connector_rate::RateConfig>();
     #[cfg(feature = "socket")]
