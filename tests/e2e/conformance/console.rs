@@ -74,6 +74,10 @@ impl SinkWorld for Console {
     fn once(&self) -> bool {
         false
     }
+
+    fn many(&self) -> u64 {
+        50
+    }
 }
 
 /// The same rows, but this one's column `j` holds no JSON.

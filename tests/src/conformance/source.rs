@@ -183,13 +183,16 @@ impl Stage<'_> {
         })
     }
 
-    /// Ask for the next batch, and drop the question after some polls or some time. `None`: dropped.
-    fn next_or_not(&self, source: &mut dyn Source, random: &mut Random) -> Option<Option<Batch>> {
+    /// Ask for the next batch, and drop the question after some polls or some time. `None`: dropped. `more`: there are rows to
+    /// come, so that a whole call ends.
+    fn next_or_not(&self, source: &mut dyn Source, random: &mut Random, more: bool) -> Option<Option<Batch>> {
         self.runtime.block_on(async {
             let event = match random.below(5) {
                 0 => tokio::time::timeout(Duration::from_micros(random.below(3000)), source.next()).await.ok(),
                 // So that a source which needs a whole call for a batch gets on, too.
-                1 => Some(tokio::time::timeout(PATIENCE, source.next()).await.expect("rows that are there come")),
+                1 if more => {
+                    Some(tokio::time::timeout(PATIENCE, source.next()).await.expect("rows that are there come"))
+                }
                 _ => poll_some(random.below(5), source.next()).await,
             };
             settled(source, event?).await
@@ -349,7 +352,7 @@ fn goes_on_anywhere(mut stage: Stage<'_>) {
         }
         // As at a barrier: the question for the next batch is dropped, and then the position is asked for.
         if batches % 2 == 1
-            && let Some(Some(batch)) = stage.next_or_not(source.as_mut(), &mut random)
+            && let Some(Some(batch)) = stage.next_or_not(source.as_mut(), &mut random, tally.rows() < stage.total)
         {
             tally.take(&stage, &batch);
         }
@@ -384,7 +387,7 @@ fn survives_cancels(mut stage: Stage<'_>) {
         let start = Instant::now();
         while tally.rows() < stage.total {
             assert!(start.elapsed() < PATIENCE, "{} of {} rows have come", tally.rows(), stage.total);
-            match stage.next_or_not(source.as_mut(), &mut random) {
+            match stage.next_or_not(source.as_mut(), &mut random, true) {
                 Some(Some(batch)) => tally.take(&stage, &batch),
                 Some(None) => break,
                 None => {}
