@@ -9,6 +9,7 @@ mod account;
 pub mod conformance;
 mod daemon;
 mod files;
+pub mod servers;
 mod wait;
 
 pub use account::{Account, Stage};
