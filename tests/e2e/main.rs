@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod cli;
+mod conformance;
 mod counts;
 mod course;
 mod crash;

@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod account;
+pub mod conformance;
 mod daemon;
 mod files;
 pub mod servers;
