@@ -1,4 +1,5 @@
 //! What a real server does not do on demand: overload, requests that are too large, a proxy in between.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may")]
 
 use std::io::Read;
 use std::path::PathBuf;
