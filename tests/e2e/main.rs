@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod cli;
+mod conformance;
 mod counts;
 mod course;
 mod crash;
@@ -17,4 +18,5 @@ mod many;
 mod once;
 mod quickstart;
 mod reloads;
+mod servers;
 mod systemd;

@@ -6,8 +6,10 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod account;
+pub mod conformance;
 mod daemon;
 mod files;
+pub mod servers;
 mod wait;
 
 pub use account::{Account, Stage};

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use acequia_connector_api::{Batch, ConnectorError, FailedRow, Flushed, Sink};
 use arrow_schema::SchemaRef;
@@ -36,6 +37,15 @@ pub(crate) struct ParquetSink {
     /// Files that are complete.
     files: u64,
     open: Option<OpenFile>,
+    /// Whether this sink is gone. A file that is being completed then must not get its name any more: the next sink has the
+    /// number.
+    gone: Arc<Mutex<bool>>,
+}
+
+impl Drop for ParquetSink {
+    fn drop(&mut self) {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
 }
 
 struct OpenFile {
@@ -58,10 +68,15 @@ impl ParquetSink {
         };
         for (number, complete, name) in existing {
             if number > files || !complete {
-                std::fs::remove_file(&name).map_err(|error| could_not("delete the unconfirmed file", &name, error))?;
+                match std::fs::remove_file(&name) {
+                    Err(error) if !is_missing(&error) => {
+                        return Err(could_not("delete the unconfirmed file", &name, error));
+                    }
+                    _ => {}
+                }
             }
         }
-        Ok(ParquetSink { path, files, open: None })
+        Ok(ParquetSink { path, files, open: None, gone: Arc::default() })
     }
 
     async fn write_rows(&mut self, batch: &Batch) -> Result<(), ConnectorError> {
@@ -90,7 +105,8 @@ impl ParquetSink {
         let Some(open) = self.open.take() else { return Ok(()) };
         let name = numbered(&self.path, self.files + 1);
         // Compressing and syncing takes a while: other pipelines share this thread.
-        let completed = tokio::task::spawn_blocking(move || complete(open, &name)).await;
+        let gone = self.gone.clone();
+        let completed = tokio::task::spawn_blocking(move || complete(open, &name, &gone)).await;
         completed.map_err(|error| ConnectorError::failed(format!("a Parquet file was not completed: {error}")))??;
         self.files += 1;
         Ok(())
@@ -107,11 +123,17 @@ fn begin(path: &Path, number: u64, schema: SchemaRef) -> Result<OpenFile, Connec
     Ok(OpenFile { writer, schema, part })
 }
 
-fn complete(open: OpenFile, name: &Path) -> Result<(), ConnectorError> {
+fn complete(open: OpenFile, name: &Path, gone: &Mutex<bool>) -> Result<(), ConnectorError> {
     let part = open.part;
     let file = open.writer.into_inner().map_err(|error| fatal(could_not("complete", &part, error)))?;
     file.sync_all().map_err(|error| fatal(could_not("bring to disk", &part, error)))?;
+    let gone = gone.lock().unwrap_or_else(PoisonError::into_inner);
+    if *gone {
+        // Nobody waits for it: the flush was dropped. The next sink deletes what is left of it.
+        return Ok(());
+    }
     std::fs::rename(&part, name).map_err(|error| fatal(could_not("rename", &part, error)))?;
+    drop(gone);
     sync_folder(name).map_err(|error| fatal(could_not("bring to disk the folder of", name, error)))
 }
 
@@ -192,6 +214,21 @@ fn numbered_files(path: &Path) -> std::io::Result<Vec<(u64, bool, PathBuf)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_whose_sink_is_gone_gets_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.parquet");
+        let sink = ParquetSink::open(path.clone(), true, None).unwrap();
+        let schema: SchemaRef = Arc::new(arrow_schema::Schema::empty());
+        let (gone, open) = (sink.gone.clone(), begin(&path, 1, schema.clone()).unwrap());
+        complete(open, &numbered(&path, 1), &gone).unwrap();
+        assert!(numbered(&path, 1).exists());
+        let open = begin(&path, 2, schema).unwrap();
+        drop(sink);
+        complete(open, &numbered(&path, 2), &gone).unwrap();
+        assert!(!numbered(&path, 2).exists());
+    }
 
     #[test]
     fn names_and_finds_its_files() {

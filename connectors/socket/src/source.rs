@@ -151,7 +151,8 @@ impl SocketSource {
         while !self.is_full() {
             let Some((peer, mut bytes)) = self.rest.take() else { return };
             let ending = if self.options.format == Format::Json { b'}' } else { b'\n' };
-            let piece = bytes.split_to(end_of_records(&bytes, ending, self.most_records - self.records));
+            let room = self.most_bytes - self.decoder.bytes();
+            let piece = bytes.split_to(end_of_records(&bytes, ending, self.most_records - self.records, room));
             if !bytes.is_empty() {
                 self.rest = Some((peer.clone(), bytes));
             }
@@ -211,12 +212,15 @@ impl SocketSource {
     }
 }
 
-/// Length of the part of `bytes` that completes at most `records` records, going by the byte that ends one. (A record may
-/// contain that byte as well: then it is fewer.)
-fn end_of_records(bytes: &[u8], ending: u8, records: usize) -> usize {
-    match memchr::memchr_iter(ending, bytes).nth(records.saturating_sub(1)) {
-        Some(index) => index + 1,
-        None => bytes.len(),
+/// Length of the part of `bytes` that completes at most `records` records, and ends with the one that reaches `room` bytes,
+/// going by the byte that ends a record. (A record may contain that byte as well: then it is fewer.)
+fn end_of_records(bytes: &[u8], ending: u8, records: usize, room: usize) -> usize {
+    let by_count = memchr::memchr_iter(ending, bytes).nth(records.saturating_sub(1));
+    let end = by_count.map_or(bytes.len(), |index| index + 1);
+    let full = room.saturating_sub(1);
+    match bytes.get(full..end).and_then(|rest| memchr::memchr(ending, rest)) {
+        Some(index) => full + index + 1,
+        None => end,
     }
 }
 
@@ -298,10 +302,17 @@ mod tests {
 
     #[test]
     fn pieces_end_after_a_record() {
-        assert_eq!(end_of_records(b"a\nbc\n\nd", b'\n', 1), 2);
-        assert_eq!(end_of_records(b"a\nbc\n\nd", b'\n', 3), 6);
-        assert_eq!(end_of_records(b"a\nbc\n\nd", b'\n', 4), 7);
-        assert_eq!(end_of_records(b"no end", b'\n', 1), 6);
-        assert_eq!(end_of_records(b"", b'\n', 5), 0);
+        let end = |bytes: &[u8], records| end_of_records(bytes, b'\n', records, 100);
+        assert_eq!(end(b"a\nbc\n\nd", 1), 2);
+        assert_eq!(end(b"a\nbc\n\nd", 3), 6);
+        assert_eq!(end(b"a\nbc\n\nd", 4), 7);
+        assert_eq!(end(b"no end", 1), 6);
+        assert_eq!(end(b"", 5), 0);
+    }
+
+    #[test]
+    fn pieces_end_where_a_batch_has_its_bytes() {
+        let end = |room| end_of_records(b"a\nbc\nd\ne", b'\n', 3, room);
+        assert_eq!([0, 1, 2, 3, 5, 6, 7, 8, 100].map(end), [2, 2, 2, 5, 5, 7, 7, 7, 7]);
     }
 }

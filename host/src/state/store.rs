@@ -228,6 +228,21 @@ mod tests {
         assert_eq!(store.load("ab").await.unwrap().unwrap(), *checkpoint(7, &[("count", b"other")]));
     }
 
+    #[tokio::test]
+    async fn the_checkpoint_before_is_kept_on_demand() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.save_beside("a", checkpoint(1, &[("x", b"one"), ("y", b"one")])).await.unwrap();
+        assert_eq!(store.load_previous("a").await.unwrap(), None, "there was none before the first");
+        store.save_beside("a", checkpoint(2, &[("x", b"two")])).await.unwrap();
+        store.save("ab", checkpoint(7, &[("x", b"other")])).await.unwrap();
+        assert_eq!(store.load("a").await.unwrap().unwrap(), *checkpoint(2, &[("x", b"two")]));
+        assert_eq!(store.load_previous("a").await.unwrap().unwrap(), *checkpoint(1, &[("x", b"one"), ("y", b"one")]));
+        store.save_beside("a", checkpoint(3, &[("x", b"three")])).await.unwrap();
+        assert_eq!(store.load_previous("a").await.unwrap().unwrap(), *checkpoint(2, &[("x", b"two")]));
+        assert_eq!(store.load_previous("ab").await.unwrap(), None);
+    }
+
     #[test]
     fn a_second_daemon_is_told_who_has_the_folder() {
         let dir = tempfile::tempdir().unwrap();

@@ -20,6 +20,24 @@ async fn with_a_crash(rig: &Rig, at: u64) -> bool {
     died
 }
 
+/// With a crash at moment `first`, and then one at every moment.
+async fn at_every_moment_after(first: u64, rig: impl Fn(&str) -> Rig, check: impl Fn(&Rig, u64)) {
+    let runs = (1..40).map(|at| {
+        let rig = rig(&format!("p{at}"));
+        async move {
+            rig.probe.die_at(first);
+            let pipeline = rig.start();
+            until("the end or the crash", || rig.probe.is_dead() || rig.state() == State::Completed).await;
+            rig.crash(pipeline).await;
+            with_a_crash(&rig, at).await;
+            (at, rig)
+        }
+    });
+    for (at, rig) in join_all(runs).await {
+        check(&rig, at);
+    }
+}
+
 /// With a crash at every moment; each in a pipeline of its own, some at the same time (they share the store's thread).
 async fn at_every_moment(rig: impl Fn(&str) -> Rig, check: impl Fn(&Rig, u64)) {
     const TOGETHER: u64 = 16;
@@ -58,6 +76,53 @@ async fn state_position_and_a_transactional_sink_agree_after_a_crash_at_any_mome
         assert_eq!(rig.out().visible(), 12, "crash at moment {at}");
     })
     .await;
+}
+
+/// A transaction that the process did not come to commit is gone: the checkpoint that it belongs to does not count, the one
+/// before it does.
+// invariants 1, 2 and 4
+#[tokio::test(start_paused = true)]
+async fn a_sink_in_two_phases_has_each_row_once_after_a_crash_at_any_moment() {
+    let world = Rig::new(0, 1);
+    let rig = |name: &str| {
+        let rig = world.beside(name, 12, 2).source(|source| source.pace = Some(TICK * 2 / 3));
+        rig.with("sum", Work::Sum)
+            .sink(|sink| {
+                sink.two_phase = true;
+                sink.lossy = true;
+            })
+            .and_sink("second")
+    };
+    at_every_moment(rig, |rig, at| {
+        assert_eq!(rig.out().values(), (0..12).collect::<Vec<_>>(), "crash at moment {at}");
+        assert_eq!(rig.out().column("sum"), sums(12), "crash at moment {at}");
+        assert_eq!(rig.out().visible(), 12, "crash at moment {at}");
+        assert_eq!(rig.sinks[1].values(), (0..12).collect::<Vec<_>>(), "crash at moment {at}");
+        assert_eq!(rig.sinks[1].column("sum"), sums(12), "crash at moment {at}");
+    })
+    .await;
+}
+
+/// The same with two crashes: the second one while the pipeline goes back to the checkpoint before, or soon after.
+// invariants 1, 2 and 4
+#[tokio::test(start_paused = true)]
+async fn a_sink_in_two_phases_has_each_row_once_after_two_crashes() {
+    let world = Rig::new(0, 1);
+    for first in (8..60).step_by(3) {
+        let rig = |name: &str| {
+            let rig = world.beside(&format!("{name}-{first}"), 8, 2).source(|source| source.pace = Some(TICK * 2 / 3));
+            rig.with("sum", Work::Sum).sink(|sink| {
+                sink.two_phase = true;
+                sink.lossy = true;
+            })
+        };
+        at_every_moment_after(first, rig, |rig, at| {
+            assert_eq!(rig.out().values(), (0..8).collect::<Vec<_>>(), "crashes at moments {first} and {at}");
+            assert_eq!(rig.out().column("sum"), sums(8), "crashes at moments {first} and {at}");
+            assert_eq!(rig.out().visible(), 8, "crashes at moments {first} and {at}");
+        })
+        .await;
+    }
 }
 
 // invariants 1, 2, 3 and 4

@@ -6,6 +6,7 @@ mod delivery;
 mod failures;
 mod letters;
 mod memory;
+mod phases;
 mod reload;
 mod retries;
 mod stopping;
