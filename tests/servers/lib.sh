@@ -138,11 +138,16 @@ become() {
     exec "$@" </dev/null >>"$data/log" 2>&1
 }
 
-# wait_until DATA SECONDS COMMAND...: until it succeeds; not if the server ends first.
+# wait_until DATA SECONDS COMMAND...: until it succeeds; not if the server ends first, or is removed by its watcher.
 wait_until() {
-    local data="$1" end=$((SECONDS + $2))
+    local data="$1" end=$((SECONDS + $2)) seen=
     shift 2
     until "$@" 2>/dev/null; do
+        if [ -d "$data" ]; then
+            seen=1
+        elif [ -n "$seen" ]; then
+            die "the server in $data is gone"
+        fi
         if [ -e "$data/pid" ] && ! kill -0 "$(cat "$data/pid")" 2>/dev/null; then
             tail -n 30 "$data/log" >&2 || true
             die "the server in $data ended; its log is above"
