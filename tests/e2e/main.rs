@@ -13,6 +13,7 @@ mod daemon;
 mod docs;
 mod editors;
 mod evil;
+mod influxdb;
 mod isolation;
 mod many;
 mod once;

@@ -186,3 +186,23 @@ impl<'a> Conflict<'a> {
         kind == Some(self.kind) && parsed.series.measurement.as_str() == self.measurement
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As InfluxDB 2.8.0 says it.
+    #[test]
+    fn a_conflict_names_the_points_at_fault() {
+        let message = "failure writing points to database: partial write: field type conflict: input field \"v\" on \
+                       measurement \"m\" is type integer, already exists as type float dropped=3";
+        assert_eq!(number_after(message, "dropped="), Some(3));
+        let conflict = Conflict::parse(message).unwrap();
+        assert!(conflict.meets(b"m,t=a v=2i,w=3 4"));
+        for other in [&b"m v=2 4"[..], b"n v=2i 4", b"m w=2i 4", b"m v=true 4", b"m v=\"2i\" 4"] {
+            assert!(!conflict.meets(other));
+        }
+        let retention = "partial write: dropped 7 points outside retention policy of duration 1h0m0s";
+        assert_eq!(number_after(retention, "dropped "), Some(7));
+    }
+}

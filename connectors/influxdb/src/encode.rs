@@ -352,9 +352,7 @@ impl Plan {
             None => {
                 for (index, field) in schema.fields().iter().enumerate() {
                     if !used.contains(&index) {
-                        check_name(Place::Field, field.name()).map_err(|message| {
-                            ConnectorError::failed(format!("{message}, in `fields`; or name it in `time` or `tags`"))
-                        })?;
+                        check_name(Place::Field, field.name()).map_err(ConnectorError::failed)?;
                         fields.push((start(b"", Place::Field, field.name())?, index));
                     }
                 }
@@ -407,4 +405,102 @@ fn missing(key: &str, name: &str, schema: &Schema) -> ConnectorError {
 fn columns(schema: &Schema) -> String {
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     format!("the columns are: {}", names.join(", "))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may")]
+mod tests {
+    use super::*;
+    use acequia_connector_api::Origin;
+    use arrow_array::{RecordBatch, new_null_array};
+    use std::sync::Arc;
+
+    /// All seven types, with a row of values, one of nulls, and one that can't be written.
+    fn batch() -> Batch {
+        let kinds = ColumnType::ALL;
+        let fields: Vec<_> = kinds.iter().map(|kind| kind.arrow_field(kind.name(), true)).collect();
+        let times = TimestampMicrosecondArray::from(vec![Some(1_586_779_777_768_982), Some(0), Some(-1)]);
+        let arrays: Vec<ArrayRef> = vec![
+            Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])),
+            Arc::new(Int64Array::from(vec![Some(i64::MIN), None, Some(1)])),
+            Arc::new(Float64Array::from(vec![Some(1e300), None, Some(f64::NAN)])),
+            Arc::new(times.with_timezone("UTC")),
+            Arc::new(StringArray::from(vec![Some("a \"b\"\\\n,"), None, Some("")])),
+            Arc::new(BinaryArray::from(vec![Some(&b"\xff"[..]), None, Some(b"")])),
+            Arc::new(StringArray::from(vec![Some("{\"a\":1}"), None, Some("null")])),
+        ];
+        Batch::new(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap(), Origin::Unknown)
+    }
+
+    /// The lines, and the errors of the rows that are none.
+    fn encode(config: &str, batch: &Batch) -> Result<String, String> {
+        let config: InfluxSink = toml::from_str(config).unwrap();
+        let mut lines = Builder::default();
+        let constant = vec![("site".to_owned(), "x y".to_owned())];
+        let mut encoder = Encoder::new(&config, constant).unwrap();
+        let failed = encoder.encode(batch, &mut lines, |_| ()).map_err(|error| error.to_string())?;
+        let mut text = String::from_utf8(lines.body).unwrap();
+        for row in failed {
+            text.push_str(&format!("! {}\n", row.error));
+        }
+        Ok(text)
+    }
+
+    #[test]
+    fn every_type_as_a_field() {
+        insta::assert_snapshot!(encode("measurement = 'm n'", &batch()).unwrap(), @r#"
+        m\ n,site=x\ y boolean=true,int64=-9223372036854775808i,float64=1e300,text="a \"b\"\\
+        ,",binary="/w==",json="{\"a\":1}" 1586779777768982
+        ! all fields are null, and a point needs at least one
+        ! column `float64` is NaN, which a field can't hold
+        "#);
+    }
+
+    #[test]
+    fn every_type_as_a_tag() {
+        let tags = "measurement_column = 'int64'\nfields = { f = 'boolean' }\nprecision = 's'\n\
+                    tags = ['boolean', 'float64', 'timestamp', 'text', 'binary', 'json']";
+        insta::assert_snapshot!(encode(tags, &batch()).unwrap(), @r#"
+        1,boolean=false,float64=NaN,site=x\ y,timestamp=1969-12-31T23:59:59.999999Z f=false -1
+        ! column `binary`: can't cast 1 bytes (base64 /w==) to text: it is not valid UTF-8
+        ! column `int64` names no measurement
+        "#);
+    }
+
+    #[test]
+    fn times() {
+        let config = "measurement = 'm'\nfields = ['boolean']\ntime = 'int64'\nprecision = 'ms'";
+        insta::assert_snapshot!(encode(config, &batch()).unwrap(), @r#"
+        m,site=x\ y boolean=false 1
+        ! column `int64` has a time outside the years 1677 to 2262, which InfluxDB can't hold
+        ! all fields are null, and a point needs at least one
+        "#);
+        let config = "measurement = 'm'\nfields = ['boolean']\ntime = 'text'";
+        insta::assert_snapshot!(encode(config, &batch()).unwrap(), @r#"
+        ! column `text`: can't cast "a \"b\"\\\n," to timestamp
+        ! all fields are null, and a point needs at least one
+        ! column `text`: can't cast "" to timestamp
+        "#);
+        let none = "measurement = 'm'\ntime = 'no'";
+        insta::assert_snapshot!(encode(none, &batch()).unwrap_err(), @"there is no column `no`, which `time` names (the columns are: boolean, int64, float64, timestamp, text, binary, json)");
+    }
+
+    #[test]
+    fn points_at_the_time_of_writing_do_not_fall_together() {
+        let text = encode("measurement = 'm'\nfields = ['text']\ntime_of_writing = true", &batch()).unwrap();
+        let times: Vec<i64> = text.lines().filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+        assert_eq!(times.len(), 2, "{text}");
+        assert!(times[0] < times[1]);
+    }
+
+    #[test]
+    fn a_column_that_can_be_no_field() {
+        let rows = RecordBatch::try_from_iter_with_nullable([
+            ("timestamp", new_null_array(&ColumnType::Timestamp.data_type(), 1), true),
+            ("time", new_null_array(&arrow_schema::DataType::Utf8, 1), true),
+        ])
+        .unwrap();
+        let error = encode("measurement = 'm'", &Batch::new(rows, Origin::Unknown)).unwrap_err();
+        insta::assert_snapshot!(error, @r#"a field can't be named `time`: InfluxDB keeps that for itself; give it another name, as in `fields = { other = "time" }`"#);
+    }
 }

@@ -86,7 +86,7 @@ pub(crate) fn check_name(place: Place, name: &str) -> Result<(), String> {
     if reserved.contains(&name) {
         return Err(format!(
             "a {kind} can't be named `{name}`: InfluxDB keeps that for itself; give it another name, \
-                            as in `{{ other = \"{name}\" }}`"
+                            as in `{kind}s = {{ other = \"{name}\" }}`"
         ));
     }
     push_name(place, name, &mut Vec::new()).map_err(|message| format!("the {kind} `{name}` {message}"))
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn reserved_names() {
-        insta::assert_snapshot!(check_name(Place::Field, "time").unwrap_err(), @"a field can't be named `time`: InfluxDB keeps that for itself; give it another name, as in `{ other = \"time\" }`");
+        insta::assert_snapshot!(check_name(Place::Field, "time").unwrap_err(), @"a field can't be named `time`: InfluxDB keeps that for itself; give it another name, as in `fields = { other = \"time\" }`");
         insta::assert_snapshot!(check_name(Place::Measurement, "#a").unwrap_err(), @"the measurement `#a` begins with `#`, which makes the line a comment");
         insta::assert_snapshot!(check_name(Place::Tag, "").unwrap_err(), @"the name of a tag is empty");
         assert!(check_name(Place::Tag, "_field").is_err() && check_name(Place::Field, "_field").is_ok());

@@ -145,6 +145,12 @@ impl Tables {
             self.header = true;
             return Ok(None);
         }
+        if record.iter().eq([&b""[..], b"error", b"reference"]) {
+            // It broke off. No annotations come before this header then, and no row is so short.
+            self.header = false;
+            self.error = true;
+            return Ok(self.finish());
+        }
         if self.header {
             let batch = self.finish();
             self.begin(all());
@@ -182,8 +188,6 @@ impl Tables {
 
     fn begin(&mut self, names: Vec<String>) {
         self.header = false;
-        let bare: Vec<&str> = names.iter().skip(1).map(String::as_str).collect();
-        self.error = bare == ["error", "reference"];
         let own = |place: usize, name: &str| matches!((place, name), (1, "result") | (2, "table"));
         let at = |texts: &[String], place: usize| texts.get(place).cloned().unwrap_or_default();
         self.columns = names
@@ -367,4 +371,96 @@ fn from_base64(text: &str) -> Option<Vec<u8>> {
         }
     }
     (text.len() % 4 != 1).then_some(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may")]
+mod tests {
+    use super::*;
+    use acequia_connector_api::{base64, row_to_json};
+    use proptest::prelude::*;
+
+    /// As InfluxDB 2.8.0 wrote it, but for the last column's types.
+    const ANSWER: &str = "#datatype,string,long,dateTime:RFC3339,boolean,string,base64Binary\r\n\
+        #group,false,false,false,false,true,true\r\n\
+        #default,_result,,,,,\r\n\
+        ,result,table,_time,_value,t,b\r\n\
+        ,,0,1970-01-01T00:00:00.000003Z,true,\"a\r\n\"\"b,\",aGk=\r\n\
+        ,,1,1970-01-01T00:00:00.123456789Z,,c,\r\n\
+        \r\n\
+        #datatype,string,long,unsignedLong,double,long\r\n\
+        #group,false,false,false,false,false\r\n\
+        #default,_result,,7,,\r\n\
+        ,result,table,u,v,table\r\n\
+        ,,2,18446744073709551615,1,5\r\n\
+        ,,2,,2.5,6\r\n\
+        \r\n";
+
+    /// All rows as JSON, a line for each, with those that failed, in pieces of `size` bytes.
+    fn read(text: &str, size: usize, schema: Option<SchemaConfig>, skip: u64) -> Result<Vec<String>, String> {
+        let mut records = Records::default();
+        let mut tables = Tables::new(schema, "p".into(), 100, ByteSize(1 << 20));
+        let mut batches = Vec::new();
+        let mut pieces: Vec<Vec<u8>> = text.as_bytes().chunks(size).map(|piece| records.feed(piece)).collect();
+        pieces.push(records.finish());
+        for piece in pieces {
+            let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(&*piece);
+            for record in reader.byte_records() {
+                batches.extend(tables.push(&record.unwrap(), skip)?);
+            }
+        }
+        batches.extend(tables.finish());
+        let mut rows = Vec::new();
+        for batch in batches {
+            for row in 0..batch.len() {
+                let place = batch.origin.locate(row).1.unwrap();
+                rows.push(format!("{place} {}", row_to_json(&batch.rows, row)));
+            }
+            rows.extend(batch.failed.iter().map(|row| format!("{} ! {}", row.offset.unwrap(), row.error)));
+        }
+        Ok(rows)
+    }
+
+    #[test]
+    fn tables_with_different_columns() {
+        let rows = read(ANSWER, 1 << 20, None, 0).unwrap();
+        insta::assert_snapshot!(rows.join("\n"), @r#"
+        1 {"_time":"1970-01-01T00:00:00.000003Z","_value":true,"t":"a\n\"b,","b":"aGk="}
+        2 {"_time":"1970-01-01T00:00:00.123456Z","_value":null,"t":"c","b":null}
+        4 {"u":7,"v":2.5,"table":6}
+        3 ! column `u`: can't cast "18446744073709551615" to int64
+        "#);
+        for size in [1, 2, 7] {
+            assert_eq!(read(ANSWER, size, None, 0).unwrap(), rows);
+        }
+        let rest = read(ANSWER, 5, None, 1).unwrap();
+        assert_eq!(rest, rows[1..]);
+    }
+
+    #[test]
+    fn declared_columns() {
+        let schema = SchemaConfig(vec![("v".into(), ColumnType::Int64), ("x".into(), ColumnType::Text)]);
+        insta::assert_snapshot!(read(ANSWER, 9, Some(schema), 2).unwrap().join("\n"), @r#"
+        3 ! column `u`: can't cast "18446744073709551615" to int64
+        4 ! column `v`: can't cast 2.5 to int64: it is not a whole number in the range of int64
+        "#);
+    }
+
+    #[test]
+    fn an_error_in_the_answer_is_no_row() {
+        let text = format!("{ANSWER},error,reference\r\n,it broke,897\r\n");
+        assert_eq!(read(&text, 11, None, 0).unwrap_err(), "it broke (reference 897)");
+        let annotated = "#datatype,string,string\n#group,true,true\n#default,,\n,error,reference\n,it broke,\n";
+        assert_eq!(read(annotated, 11, None, 0).unwrap_err(), "it broke");
+        // A table of the user's own that has such columns.
+        let own = "#datatype,string,long,string,string\n#default,_result,,,\n,result,table,error,reference\n,,0,x,y\n";
+        assert_eq!(read(own, 11, None, 0).unwrap(), ["1 {\"error\":\"x\",\"reference\":\"y\"}"]);
+    }
+
+    proptest! {
+        #[test]
+        fn base64_comes_back(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            prop_assert_eq!(from_base64(&base64(&bytes)), Some(bytes));
+        }
+    }
 }
