@@ -19,6 +19,9 @@ use crate::errors;
 /// The least time that opening waits for a node.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// How soon a change of the table is seen: the driver looks at the schema at this interval only.
+const REFRESH: Duration = Duration::from_secs(5);
+
 /// TLS towards the nodes. An empty table turns it on with the machine's own certificates.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -135,6 +138,7 @@ impl Client<'_> {
             .connection_timeout(CONNECT)
             // Only the keyspace in question: a large cluster has many.
             .keyspaces_to_fetch([self.keyspace])
+            .cluster_metadata_refresh_interval(REFRESH)
             .default_execution_profile_handle(profile.into_handle());
         if let (Some(username), Some(password)) = (self.username, self.password) {
             builder = builder.user(username, password.resolve(context)?.expose());

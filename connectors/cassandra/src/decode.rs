@@ -187,6 +187,10 @@ fn json(kind: &CqlType<'_>, bytes: &[u8]) -> Result<Value, String> {
         CqlType::Collection { typ, .. } => {
             let mut reader = Reader(bytes);
             let count = reader.count()?;
+            // Each element has a length before it: a count beyond that is not believed.
+            if count > reader.0.len() / 4 {
+                return Err("it is cut off".to_owned());
+            }
             match typ {
                 CollectionType::Map(key, kind) => {
                     let mut map = Map::new();

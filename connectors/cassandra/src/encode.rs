@@ -94,11 +94,11 @@ type Reason = Cow<'static, str>;
 /// Append the value's bytes, without their length.
 ///
 /// # Errors
-/// With a message that shows the value and the type; what was appended then is to be dropped.
+/// With the end of a sentence about the column, which shows the value and the type; what was appended then is to be dropped.
 pub(crate) fn encode(value: Scalar<'_>, wanted: &CqlType<'_>, out: &mut Vec<u8>) -> Result<(), String> {
     write(value, wanted, out).map_err(|reason| {
         let colon = if reason.is_empty() { "" } else { ": " };
-        format!("can't be {}{colon}{reason}, but is {}", type_name(wanted), shown(value))
+        format!("has {}, which does not fit {}{colon}{reason}", shown(value), type_name(wanted))
     })
 }
 
@@ -201,8 +201,10 @@ fn write_structure(json: &Value, wanted: &CqlType<'_>, out: &mut Vec<u8>) -> Res
             }
             let fields = definition.field_types.iter();
             fields.into_iter().try_for_each(|(name, kind)| {
-                write_field(map.get(name.as_ref()), kind, out)
-                    .map_err(|reason| format!("field `{name}`: {reason}").into())
+                write_field(map.get(name.as_ref()), kind, out).map_err(|reason| match reason.is_empty() {
+                    true => format!("field `{name}` is no {}", type_name(kind)).into(),
+                    false => format!("field `{name}`: {reason}").into(),
+                })
             })
         }
         (CqlType::Vector { typ, dimensions }, Value::Array(list)) => {

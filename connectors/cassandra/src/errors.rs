@@ -83,19 +83,21 @@ pub(crate) fn not_connected(nodes: &str, username: Option<&str>, error: NewSessi
             "{nodes} refuses the user `{username}` ({message}): check `username` and `password`"
         )),
         (Some(_), None) => ConnectorError::failed(format!("{nodes} asks for a user: set `username` and `password`")),
-        (None, _) => ConnectorError::retryable(format!("can't connect to {nodes}")).because(error),
+        // The driver's text has the causes in it already.
+        (None, _) => ConnectorError::retryable(format!("can't connect to {nodes}")).because(match error {
+            NewSessionError::MetadataError(MetadataError::ConnectionPoolError(ConnectionPoolError::Broken {
+                last_connection_error,
+            })) => last_connection_error.to_string(),
+            error => error.to_string(),
+        }),
     }
 }
 
 /// An error of a statement that the connector itself needs: preparing, creating, looking at the schema.
-pub(crate) fn of_statement(
-    what: &str,
-    error: impl std::error::Error + Send + Sync + 'static,
-    fate: Fate,
-) -> ConnectorError {
+pub(crate) fn of_statement(what: &str, error: impl std::error::Error, fate: Fate) -> ConnectorError {
     match fate {
-        Fate::Again | Fate::Suspect => ConnectorError::retryable(what.to_owned()).because(error),
-        Fate::Recheck | Fate::Reject | Fate::Stop => ConnectorError::failed(what.to_owned()).because(error),
+        Fate::Again | Fate::Suspect => ConnectorError::retryable(what.to_owned()).because(error.to_string()),
+        Fate::Recheck | Fate::Reject | Fate::Stop => ConnectorError::failed(what.to_owned()).because(error.to_string()),
     }
 }
 

@@ -287,7 +287,7 @@ impl CassandraWriter {
         match fate {
             Fate::Again | Fate::Suspect => {
                 self.again.push_back(pending);
-                Err(ConnectorError::retryable(format!("a row can't be written to {table}")).because(error))
+                Err(ConnectorError::retryable(format!("a row can't be written to {table}")).because(error.to_string()))
             }
             Fate::Recheck => {
                 // Only if the table has not been looked up since this row was sent.
@@ -311,11 +311,26 @@ impl CassandraWriter {
     /// Wait until so many rows are in flight at most.
     async fn wait(&mut self, most: usize) -> Result<(), ConnectorError> {
         while self.in_flight.len() > most {
-            if let Some(answer) = self.in_flight.next().await {
-                self.settle(answer)?;
+            if let Some(answer) = self.in_flight.next().await
+                && let Err(error) = self.settle(answer)
+            {
+                return Err(self.drain(error).await);
             }
         }
         Ok(())
+    }
+
+    /// After an error nothing new goes out until every answer is in: the rows in flight most likely have the same error,
+    /// and it is one error, not one for each. Takes as long as a request may take, at most.
+    async fn drain(&mut self, mut error: ConnectorError) -> ConnectorError {
+        while let Some(answer) = self.in_flight.next().await {
+            if let Err(another) = self.settle(answer)
+                && !another.is_retryable()
+            {
+                error = another;
+            }
+        }
+        error
     }
 
     /// Send once more what could not be written.
@@ -390,7 +405,9 @@ impl Sink for CassandraWriter {
         self.advance().await?;
         // The last rows go out now, not with the next batch.
         while let Some(Some(answer)) = self.in_flight.next().now_or_never() {
-            self.settle(answer)?;
+            if let Err(error) = self.settle(answer) {
+                return Err(self.drain(error).await);
+            }
         }
         Ok(self.current.take().map(|current| current.failed).unwrap_or_default())
     }
@@ -445,5 +462,5 @@ async fn refresh(session: &Session) -> Result<(), ConnectorError> {
     session
         .refresh_metadata()
         .await
-        .map_err(|error| ConnectorError::retryable("the cluster's schema can't be read").because(error))
+        .map_err(|error| ConnectorError::retryable("the cluster's schema can't be read").because(error.to_string()))
 }

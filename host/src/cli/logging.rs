@@ -40,7 +40,8 @@ pub fn init(format: LogFormat) -> anyhow::Result<()> {
         Some((name, text)) if !text.trim().is_empty() => EnvFilter::try_new(&text).with_context(|| {
             format!("the environment variable `{name}` is no log filter such as `info,acequia=debug`")
         })?,
-        _ => EnvFilter::new("info"),
+        // The driver tells each node and connection.
+        _ => EnvFilter::new("info,scylla=warn"),
     };
     // A log that can't be written (its disk is full) is no reason to stop: by default the subscriber says so on standard
     // error, which may be that same log, and panics in the task that wanted to say something.
