@@ -125,7 +125,7 @@ impl Events {
         }
         if !lost
             && let Some(offsets) = self.shared.uncommitted(self.member, &names)
-            && let Err(error) = consumer.commit(&offsets, CommitMode::Sync)
+            && let Err(error) = commit(consumer, &offsets)
         {
             tracing::warn!(pipeline = self.plan.pipeline, partitions = names.join(", "), error = %error,
                 "the offsets of revoked partitions could not be committed: their next reader may read some rows again");
@@ -153,6 +153,20 @@ impl Events {
     }
 }
 
+/// Commit, and wait for the answer. It may be no if it has to wait for a rebalance that is under way.
+fn commit(consumer: &BaseConsumer<Events>, offsets: &TopicPartitionList) -> KafkaResult<()> {
+    let mut result = consumer.commit(offsets, CommitMode::Sync);
+    for _ in 1..ATTEMPTS {
+        match result {
+            Err(KafkaError::ConsumerCommit(
+                RDKafkaErrorCode::RebalanceInProgress | RDKafkaErrorCode::IllegalGeneration,
+            )) => result = consumer.commit(offsets, CommitMode::Sync),
+            _ => break,
+        }
+    }
+    result
+}
+
 fn partitions_of(list: &TopicPartitionList) -> Vec<(String, i32)> {
     list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect()
 }
@@ -170,6 +184,8 @@ impl ClientContext for Events {
         let suppressed = self.suppressed.swap(0, Ordering::Relaxed);
         let pipeline = &self.plan.pipeline;
         match level {
+            // A connection that failed. If no other broker is left the source says so itself.
+            _ if facility == "FAIL" => tracing::info!(pipeline, facility, suppressed, "librdkafka: {message}"),
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical
@@ -222,8 +238,13 @@ impl ConsumerContext for Events {
 
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         match result {
-            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) | Ok(()) => {}
-            Err(error) => self.shared.commit_failed(offsets, error.to_string()),
+            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+            Ok(()) => self.shared.committed(offsets, None),
+            // An answer to the generation before. The next checkpoint commits them in the new one.
+            Err(KafkaError::ConsumerCommit(
+                RDKafkaErrorCode::RebalanceInProgress | RDKafkaErrorCode::IllegalGeneration,
+            )) => self.shared.refused(offsets),
+            Err(error) => self.shared.committed(offsets, Some(error.to_string())),
         }
     }
 }
