@@ -34,9 +34,17 @@ pub(super) struct Events {
     /// Counts the times that partitions came or went.
     pub(super) changes: AtomicU64,
     /// What the last connection died of; `all brokers are down` alone helps no one.
-    cause: Mutex<Option<String>>,
+    cause: Mutex<Option<Cause>>,
     lines: Mutex<[(Option<Instant>, u32); 8]>,
     suppressed: AtomicU32,
+}
+
+/// Why a connection failed.
+#[derive(Clone, Debug)]
+struct Cause {
+    /// The broker is there and does not let us in.
+    refused: bool,
+    reason: String,
 }
 
 impl Events {
@@ -143,13 +151,21 @@ impl Events {
         *count > LOG_LINES
     }
 
-    fn remember(&self, reason: &str) {
-        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    fn remember(&self, refused: bool, reason: &str) {
+        let cause = Cause { refused, reason: reason.to_owned() };
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
     }
 
-    /// Why the brokers can't be reached, as far as is known.
-    pub(super) fn cause(&self) -> Option<String> {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Why the brokers can't be reached, as far as is known: what, and why.
+    pub(super) fn trouble(&self, otherwise: &str) -> (String, String) {
+        let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match cause {
+            Some(Cause { refused: true, reason }) => {
+                (format!("the Kafka brokers {} refuse the user", self.brokers), reason)
+            }
+            Some(Cause { reason, .. }) => (format!("can't reach the Kafka brokers {}", self.brokers), reason),
+            None => (format!("can't reach the Kafka brokers {}", self.brokers), otherwise.to_owned()),
+        }
     }
 }
 
@@ -203,17 +219,18 @@ impl ClientContext for Events {
         match code {
             RDKafkaErrorCode::PartitionEOF => {}
             RDKafkaErrorCode::AllBrokersDown => {
-                let cause = self.cause().unwrap_or_else(|| reason.to_owned());
-                self.shared.trouble(format!("can't reach the Kafka brokers {}", self.brokers), cause);
+                let (message, cause) = self.trouble(reason);
+                self.shared.trouble(message, cause);
             }
             RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
-                self.remember(reason);
-                self.shared.trouble(format!("the Kafka brokers {} refuse the user", self.brokers), reason.to_owned());
+                self.remember(true, reason);
+                let (message, cause) = self.trouble(reason);
+                self.shared.trouble(message, cause);
             }
             RDKafkaErrorCode::BrokerTransportFailure
             | RDKafkaErrorCode::Resolve
             | RDKafkaErrorCode::SSL
-            | RDKafkaErrorCode::OperationTimedOut => self.remember(reason),
+            | RDKafkaErrorCode::OperationTimedOut => self.remember(false, reason),
             RDKafkaErrorCode::Fatal => self.shared.fail(format!("the consumer can't go on: {reason}")),
             _ => self.shared.trouble("the Kafka brokers report an error".to_owned(), reason.to_owned()),
         }
