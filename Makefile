@@ -7,10 +7,13 @@ CARGO ?= cargo
 QUICKSTART ?= $(OUT)/quickstart
 LISTEN ?= 127.0.0.1:8083
 
-.PHONY: help run test build plugins check fmt bench deb docs clean
+# Where `make services-up` keeps its servers' data.
+SERVICES ?= $(OUT)/services
+
+.PHONY: help run test build plugins servers check fmt bench deb docs services-up services-down clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | awk '{ name = $$1; $$1 = ""; printf "%-9s%s\n", name, $$0 }' 
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | awk '{ name = $$1; $$1 = ""; printf "%-15s%s\n", name, $$0 }' 
 
 run: build ## Start the daemon on a copy of examples/quickstart
 	@mkdir -p "$(QUICKSTART)"
@@ -26,8 +29,20 @@ build: plugins ## Build the daemon and the bundled plugins
 plugins: ## Build the bundled plugins as WebAssembly components
 	plugins/build.sh
 
-test: build check ## Install what the tests need and run them all
+# InfluxDB has to be built, which takes longest of all: it begins at once, beside our own build, and is waited for only
+# before the tests.
+test: ## Install what the tests need and run them all
+	@mkdir -p "$(OUT)"
+	@setsid tests/servers/services.sh install >"$(OUT)/servers.log" 2>&1 & servers=$$!; \
+	trap 'kill -- -$$servers 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
+	$(MAKE) build check || exit; \
+	echo 'waiting for the servers of the tests; see $(OUT)/servers.log' >&2; \
+	wait $$servers || { cat "$(OUT)/servers.log" >&2; exit 1; }; \
+	trap - EXIT
 	$(CARGO) test --release --locked --workspace --no-fail-fast
+
+servers: ## Install the servers of the tests: Kafka, Cassandra, InfluxDB
+	tests/servers/services.sh install
 
 check: ## Formatting, lints, licences and advisories
 	$(CARGO) fmt --all -- --check
@@ -45,6 +60,12 @@ deb: build ## Build the Debian package
 
 docs: build ## Renew the generated pages of docs/
 	"$(OUT)/release/acequia" reference > docs/configuration.md
+
+services-up: ## Start Kafka, Cassandra and InfluxDB, for trying things by hand
+	@tests/servers/services.sh up "$(SERVICES)"
+
+services-down: ## Stop them again
+	@tests/servers/services.sh down "$(SERVICES)"
 
 clean: ## Remove what was built
 	$(CARGO) clean

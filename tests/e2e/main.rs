@@ -17,4 +17,5 @@ mod many;
 mod once;
 mod quickstart;
 mod reloads;
+mod servers;
 mod systemd;

@@ -8,6 +8,7 @@
 mod account;
 mod daemon;
 mod files;
+pub mod servers;
 mod wait;
 
 pub use account::{Account, Stage};
