@@ -165,8 +165,8 @@ pub(super) mod tests {
     use super::*;
 
     pub(in crate::source) fn chunk(partitions: &[&Arc<Partition>], records: &[Record<'_>]) -> Chunk {
-        let mut chunk = Chunk::default();
-        chunk.partitions = partitions.iter().map(|partition| (Arc::clone(partition), 0)).collect();
+        let partitions = partitions.iter().map(|partition| (Arc::clone(partition), 0)).collect();
+        let mut chunk = Chunk { partitions, ..Chunk::default() };
         for record in records {
             chunk.push_record(record);
         }
@@ -194,7 +194,7 @@ pub(super) mod tests {
             [(b"a", Some(b"1")), (b"a", Some(b"\xff\x00")), (b"b", None), (b"\xe4", Some(b""))];
         assert_eq!(
             headers_to_json(&headers),
-            r#"[{"key":"a","value":"1"},{"base64":"/wA=","key":"a"},{"key":"b","value":null},{"key":"�","value":""}]"#
+            r#"[{"key":"a","value":"1"},{"key":"a","base64":"/wA="},{"key":"b","value":null},{"key":"�","value":""}]"#
         );
     }
 }

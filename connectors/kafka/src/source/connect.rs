@@ -39,8 +39,7 @@ pub(super) fn topics(consumer: &Consuming) -> Result<HashMap<String, i32>, Conne
             return Err(ConnectorError::retryable(problem.message).because(problem.cause));
         }
         if events.shared.is_closing() || Instant::now() >= deadline {
-            let cause = events.cause().unwrap_or_else(|| error.to_string());
-            let message = format!("can't reach the Kafka brokers {}", events.brokers);
+            let (message, cause) = events.trouble(&error.to_string());
             return Err(ConnectorError::retryable(message).because(cause));
         }
     }

@@ -110,8 +110,9 @@ impl Poller {
         }
         let consumer = self.consumer.clone();
         while !self.events().shared.is_closing() {
-            self.poll(&consumer, if self.since.is_some() { self.limits.wait.0.min(POLL) } else { POLL });
-            if self.is_due() && !self.hand_over() {
+            let wait = if self.since.is_some() { self.limits.wait.0.min(POLL) } else { POLL };
+            let got = self.poll(&consumer, wait);
+            if self.is_due(got) && !self.hand_over() {
                 break;
             }
             if self.finished {
@@ -129,10 +130,13 @@ impl Poller {
         }
     }
 
-    /// One poll. It may run the rebalance callback.
-    fn poll(&mut self, consumer: &Consuming, most: Duration) {
+    /// One poll. It may run the rebalance callback. Returns whether it brought a message.
+    fn poll(&mut self, consumer: &Consuming, most: Duration) -> bool {
         match consumer.poll(most) {
-            Some(Ok(message)) => self.take(&message),
+            Some(Ok(message)) => {
+                self.take(&message);
+                return true;
+            }
             Some(Err(KafkaError::PartitionEOF(number))) => self.reached_end(number),
             // The callback has it, with its reason.
             Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
@@ -141,6 +145,7 @@ impl Poller {
             Some(Err(_)) => {}
             None => self.ask_in_trouble(),
         }
+        false
     }
 
     fn take(&mut self, message: &BorrowedMessage<'_>) {
@@ -192,13 +197,14 @@ impl Poller {
         Some(index)
     }
 
-    fn is_due(&self) -> bool {
+    /// Whether the chunk is full, or has waited long enough. `got`: a message has just come.
+    fn is_due(&self, got: bool) -> bool {
         let rows = self.chunk.len();
         if rows >= self.limits.rows.max(1) || self.chunk.bytes() >= self.limits.bytes.as_usize() {
             return true;
         }
         // The clock is not read for every record of a fast stream.
-        let look = rows > 0 && (rows < 64 || rows.is_multiple_of(64));
+        let look = rows > 0 && (!got || rows < 64 || rows.is_multiple_of(64));
         look && self.since.is_some_and(|since| since.elapsed() >= self.limits.wait.0)
     }
 

@@ -214,6 +214,10 @@ fn client_config(config: &KafkaSource, context: &Context) -> Result<ClientConfig
         ("enable.partition.eof", if config.until.is_some() { "true" } else { "false" }),
         // A consumer that keeps up would otherwise sleep for a second whenever its queue has been full.
         ("fetch.queue.backoff.ms", "2"),
+        // A daemon that was killed is back sooner than after the 45 s that are the default: its partitions wait until then.
+        ("session.timeout.ms", "10000"),
+        // A rebalance takes two of these; offsets can't be committed meanwhile.
+        ("heartbeat.interval.ms", "1000"),
         ("queued.min.messages", "1000000"),
         ("queued.max.messages.kbytes", &read_ahead),
     ];
@@ -340,7 +344,7 @@ impl Source for Reader {
                 continue;
             };
             if let Err(error) = consumer.commit(&offsets, CommitMode::Async) {
-                self.shared.commit_failed(&offsets, error.to_string());
+                self.shared.committed(&offsets, Some(error.to_string()));
             }
         }
         match self.shared.take_commit_error() {

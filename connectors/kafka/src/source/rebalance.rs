@@ -34,9 +34,17 @@ pub(super) struct Events {
     /// Counts the times that partitions came or went.
     pub(super) changes: AtomicU64,
     /// What the last connection died of; `all brokers are down` alone helps no one.
-    cause: Mutex<Option<String>>,
+    cause: Mutex<Option<Cause>>,
     lines: Mutex<[(Option<Instant>, u32); 8]>,
     suppressed: AtomicU32,
+}
+
+/// Why a connection failed.
+#[derive(Clone, Debug)]
+struct Cause {
+    /// The broker is there and does not let us in.
+    refused: bool,
+    reason: String,
 }
 
 impl Events {
@@ -125,7 +133,7 @@ impl Events {
         }
         if !lost
             && let Some(offsets) = self.shared.uncommitted(self.member, &names)
-            && let Err(error) = consumer.commit(&offsets, CommitMode::Sync)
+            && let Err(error) = commit(consumer, &offsets)
         {
             tracing::warn!(pipeline = self.plan.pipeline, partitions = names.join(", "), error = %error,
                 "the offsets of revoked partitions could not be committed: their next reader may read some rows again");
@@ -143,14 +151,36 @@ impl Events {
         *count > LOG_LINES
     }
 
-    fn remember(&self, reason: &str) {
-        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    fn remember(&self, refused: bool, reason: &str) {
+        let cause = Cause { refused, reason: reason.to_owned() };
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
     }
 
-    /// Why the brokers can't be reached, as far as is known.
-    pub(super) fn cause(&self) -> Option<String> {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Why the brokers can't be reached, as far as is known: what, and why.
+    pub(super) fn trouble(&self, otherwise: &str) -> (String, String) {
+        let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match cause {
+            Some(Cause { refused: true, reason }) => {
+                (format!("the Kafka brokers {} refuse the user", self.brokers), reason)
+            }
+            Some(Cause { reason, .. }) => (format!("can't reach the Kafka brokers {}", self.brokers), reason),
+            None => (format!("can't reach the Kafka brokers {}", self.brokers), otherwise.to_owned()),
+        }
     }
+}
+
+/// Commit, and wait for the answer. It may be no if it has to wait for a rebalance that is under way.
+fn commit(consumer: &BaseConsumer<Events>, offsets: &TopicPartitionList) -> KafkaResult<()> {
+    let mut result = consumer.commit(offsets, CommitMode::Sync);
+    for _ in 1..ATTEMPTS {
+        match result {
+            Err(KafkaError::ConsumerCommit(
+                RDKafkaErrorCode::RebalanceInProgress | RDKafkaErrorCode::IllegalGeneration,
+            )) => result = consumer.commit(offsets, CommitMode::Sync),
+            _ => break,
+        }
+    }
+    result
 }
 
 fn partitions_of(list: &TopicPartitionList) -> Vec<(String, i32)> {
@@ -170,6 +200,8 @@ impl ClientContext for Events {
         let suppressed = self.suppressed.swap(0, Ordering::Relaxed);
         let pipeline = &self.plan.pipeline;
         match level {
+            // A connection that failed. If no other broker is left the source says so itself.
+            _ if facility == "FAIL" => tracing::info!(pipeline, facility, suppressed, "librdkafka: {message}"),
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical
@@ -187,17 +219,18 @@ impl ClientContext for Events {
         match code {
             RDKafkaErrorCode::PartitionEOF => {}
             RDKafkaErrorCode::AllBrokersDown => {
-                let cause = self.cause().unwrap_or_else(|| reason.to_owned());
-                self.shared.trouble(format!("can't reach the Kafka brokers {}", self.brokers), cause);
+                let (message, cause) = self.trouble(reason);
+                self.shared.trouble(message, cause);
             }
             RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
-                self.remember(reason);
-                self.shared.trouble(format!("the Kafka brokers {} refuse the user", self.brokers), reason.to_owned());
+                self.remember(true, reason);
+                let (message, cause) = self.trouble(reason);
+                self.shared.trouble(message, cause);
             }
             RDKafkaErrorCode::BrokerTransportFailure
             | RDKafkaErrorCode::Resolve
             | RDKafkaErrorCode::SSL
-            | RDKafkaErrorCode::OperationTimedOut => self.remember(reason),
+            | RDKafkaErrorCode::OperationTimedOut => self.remember(false, reason),
             RDKafkaErrorCode::Fatal => self.shared.fail(format!("the consumer can't go on: {reason}")),
             _ => self.shared.trouble("the Kafka brokers report an error".to_owned(), reason.to_owned()),
         }
@@ -222,8 +255,13 @@ impl ConsumerContext for Events {
 
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         match result {
-            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) | Ok(()) => {}
-            Err(error) => self.shared.commit_failed(offsets, error.to_string()),
+            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+            Ok(()) => self.shared.committed(offsets, None),
+            // An answer to the generation before. The next checkpoint commits them in the new one.
+            Err(KafkaError::ConsumerCommit(
+                RDKafkaErrorCode::RebalanceInProgress | RDKafkaErrorCode::IllegalGeneration,
+            )) => self.shared.refused(offsets),
+            Err(error) => self.shared.committed(offsets, Some(error.to_string())),
         }
     }
 }

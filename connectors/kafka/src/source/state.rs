@@ -89,6 +89,8 @@ struct Owned {
     member: usize,
     /// What the group has, as far as is known; -1 for nothing.
     committed: i64,
+    /// What was last asked to be committed. The answer may be long in coming: while the group rebalances, and no.
+    requested: i64,
 }
 
 /// A partition that is assigned, and where reading it begins.
@@ -180,7 +182,10 @@ impl Shared {
             state.given.insert(name.clone(), begin.offset);
             // Nothing has been handed out that would have to be confirmed.
             state.confirmed.insert(name.clone(), begin.offset);
-            if let Some(before) = state.owned.insert(name, Owned { partition, member, committed: begin.committed }) {
+            if let Some(before) = state
+                .owned
+                .insert(name, Owned { partition, member, committed: begin.committed, requested: begin.committed })
+            {
                 before.partition.gone.store(true, Ordering::Release);
             }
         }
@@ -285,9 +290,9 @@ impl Shared {
                 // What is being taken away is committed by the one who waits for it.
                 if !owned.partition.is_gone()
                     && let Some(&confirmed) = state.confirmed.get(name)
-                    && owned.committed != confirmed
+                    && owned.requested != confirmed
                 {
-                    owned.committed = confirmed;
+                    owned.requested = confirmed;
                     add(commits.entry(owned.member).or_default(), &owned.partition, confirmed);
                 }
             }
@@ -316,16 +321,31 @@ impl Shared {
         (list.count() > 0).then_some(list)
     }
 
-    /// A commit to the group failed: these are to be committed again.
-    pub(super) fn commit_failed(&self, list: &TopicPartitionList, error: String) {
+    /// The group has answered. What was refused is to be committed again.
+    pub(super) fn committed(&self, list: &TopicPartitionList, error: Option<String>) {
+        let mut state = self.lock();
+        for element in list.elements() {
+            let name = partition_name(element.topic(), element.partition());
+            let Some(owned) = state.owned.get_mut(name.as_str()) else { continue };
+            match element.offset().to_raw() {
+                Some(offset) if error.is_none() && element.error().is_ok() => owned.committed = offset,
+                _ => owned.requested = owned.committed,
+            }
+        }
+        if error.is_some() {
+            state.commit_error = error;
+        }
+    }
+
+    /// These are to be committed again, and no one needs to know.
+    pub(super) fn refused(&self, list: &TopicPartitionList) {
         let mut state = self.lock();
         for element in list.elements() {
             let name = partition_name(element.topic(), element.partition());
             if let Some(owned) = state.owned.get_mut(name.as_str()) {
-                owned.committed = -1;
+                owned.requested = owned.committed;
             }
         }
-        state.commit_error = Some(error);
     }
 
     pub(super) fn take_commit_error(&self) -> Option<String> {
@@ -467,8 +487,12 @@ mod tests {
         assert_eq!(offsets(&commits[&0]), [(0, 10)], "t/1 is there already, the second batch is not confirmed");
         assert!(shared.confirm(&first).is_empty(), "once is enough");
         let failed = commits[&0].clone();
-        shared.commit_failed(&failed, "no".to_owned());
+        shared.committed(&failed, Some("no".to_owned()));
         assert_eq!(offsets(&shared.confirm(&first)[&0]), [(0, 10)], "but it must succeed");
+        let names = ["t/0".to_owned(), "t/1".to_owned()];
+        assert_eq!(offsets(&shared.uncommitted(0, &names).unwrap()), [(0, 10)], "no answer yet");
+        shared.committed(&failed, None);
+        assert!(shared.uncommitted(0, &names).is_none());
         shared.claimed.store(true, Ordering::Release);
         assert!(shared.confirm(&shared.position()).is_empty(), "a sink does it");
     }
