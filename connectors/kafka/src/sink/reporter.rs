@@ -46,6 +46,12 @@ impl Reporter {
         *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// The brokers answer, but refuse the user: more waiting does not help.
+    pub(super) fn refused(&self) -> bool {
+        let last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().is_some_and(|reported| reported.code == RDKafkaErrorCode::Authentication)
+    }
+
     /// An error for a call that did not get through to the brokers.
     pub(super) fn unreachable(&self, fallback: &str) -> ConnectorError {
         let last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone();

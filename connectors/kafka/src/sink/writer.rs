@@ -12,7 +12,7 @@ use super::ledger::{Failure, Parcel};
 use super::message::{Message, Messages, Shape};
 use super::producer::{NotSent, Producer};
 use super::reporter::Reporter;
-use super::topics::{Facts, Topics};
+use super::topics::{self, Facts, Topics};
 use super::transactions::{self, Transactions};
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -104,8 +104,8 @@ impl Writer {
     ) -> Result<Self, ConnectorError> {
         let reporter = Reporter::new(&context.pipeline, &context.stage, &config.brokers);
         let settings = config.client().config(context, &[("reconnect.backoff.max.ms", "2000")])?;
+        topics::reach(&settings, &reporter).await?;
         let mut topics = Topics::new(&settings, reporter.clone(), config.create)?;
-        topics.reach().await?;
         let mut limit = None;
         if let Some(topic) = &config.topic {
             let facts = topics.look(topic).await?.map_err(ConnectorError::failed)?;
