@@ -118,7 +118,7 @@ impl Writer {
         }
         let identity = config.transactional().then(|| transactions::identity(config, context, state));
         let id = identity.as_ref().map(|(id, _)| id.as_str());
-        let producer = Producer::new(config, context, reporter.clone(), limit, id)?;
+        let producer = Producer::new(config, context, settings, reporter.clone(), limit, id)?;
         let transactions = match identity {
             Some(identity) => Some(Transactions::open(config, context, reporter, &producer, identity).await?),
             None => None,
