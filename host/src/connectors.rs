@@ -13,7 +13,7 @@ pub fn registry() -> Registry {
     #[cfg(feature = "file")]
     registry.source::<acequia_connector_file::FileSource>().sink::<acequia_connector_file::FileSink>();
     #[cfg(feature = "kafka")]
-    registry.sink::<acequia_connector_kafka::KafkaSink>();
+    registry.source::<acequia_connector_kafka::KafkaSource>().sink::<acequia_connector_kafka::KafkaSink>();
     #[cfg(feature = "rate")]
     registry.source::<acequia_connector_rate::RateConfig>();
     #[cfg(feature = "socket")]

@@ -1,9 +1,10 @@
 //! Kafka, as a source and as a sink.
 
 mod client;
-#[expect(dead_code, reason = "the source is not here yet")]
 mod offsets;
 mod sink;
+mod source;
 
 pub use client::{Mechanism, Properties, Property, Sasl, Tls};
 pub use sink::{Compression, CreateTopic, Delivery, Headers, KafkaSink, ValueFormat};
+pub use source::{KafkaSource, KeyFormat, Metadata, Start, Until};
