@@ -15,6 +15,7 @@ mod editors;
 mod evil;
 mod influxdb;
 mod isolation;
+mod kafka_sink;
 mod many;
 mod once;
 mod quickstart;

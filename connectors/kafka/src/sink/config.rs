@@ -81,8 +81,8 @@ pub struct KafkaSink {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Headers {
-    /// A column with JSON: an object of names and values, or an array of `{"key": ..., "value": ...}`, as the Kafka source
-    /// makes it. Text is written as UTF-8, null as null, other values as JSON.
+    /// A column with JSON: an object of names and values, or an array of `{"key": ..., "value": ...}`, with `base64` in
+    /// place of `value` for bytes, as the Kafka source makes it. Text is written as UTF-8, null as null, other values as JSON.
     Column(String),
     /// Each header's name and the column with its value. A null is no header.
     Columns(BTreeMap<String, String>),

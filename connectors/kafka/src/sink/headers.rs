@@ -15,6 +15,20 @@ struct Entry {
     key: String,
     #[serde(default)]
     value: Value,
+    /// In place of a value that is not UTF-8.
+    base64: Option<String>,
+}
+
+impl Entry {
+    fn header(self) -> Result<(String, Option<Vec<u8>>), String> {
+        match &self.base64 {
+            Some(text) => match decode_base64(text) {
+                Some(value) => Ok((self.key, Some(value))),
+                None => Err(format!("the value of header `{}` is not base64", self.key)),
+            },
+            None => Ok((self.key, bytes(self.value))),
+        }
+    }
 }
 
 impl HeaderList {
@@ -30,7 +44,7 @@ impl HeaderList {
                 let entries: Vec<Entry> = serde_json::from_value(value).map_err(|error| {
                     format!("the headers are not an array of {{\"key\": ..., \"value\": ...}}: {error}")
                 })?;
-                Ok(HeaderList(entries.into_iter().map(|entry| (entry.key, bytes(entry.value))).collect()))
+                entries.into_iter().map(Entry::header).collect::<Result<_, _>>().map(HeaderList)
             }
             other => Err(format!("the headers are neither a JSON object nor an array, but {other}")),
         }
@@ -64,6 +78,34 @@ fn bytes(value: Value) -> Option<Vec<u8>> {
     }
 }
 
+/// RFC 4648 section 4, with padding.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let digits = text.trim_end_matches('=');
+    if text.len() % 4 != 0 || text.len() - digits.len() > 2 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
+    let (mut word, mut bits) = (0u32, 0);
+    for digit in digits.bytes() {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        word = word << 6 | u32::from(value);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((word >> bits) as u8);
+            word &= (1 << bits) - 1;
+        }
+    }
+    (word == 0).then_some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +127,20 @@ mod tests {
             list(&[("a", Some("1")), ("a", None), ("b", None)])
         );
         assert_eq!(HeaderList::parse("null").unwrap(), HeaderList::default());
+    }
+
+    #[test]
+    fn bytes_come_as_base64() {
+        let parsed = HeaderList::parse(r#"[{"key": "a", "base64": "/w=="}, {"key": "b", "base64": ""}]"#).unwrap();
+        assert_eq!(parsed, HeaderList(vec![("a".to_owned(), Some(vec![255])), ("b".to_owned(), Some(vec![]))]));
+        for length in 0..40u8 {
+            let bytes: Vec<u8> = (0..length).map(|byte| byte.wrapping_mul(37)).collect();
+            assert_eq!(decode_base64(&acequia_connector_api::base64(&bytes)), Some(bytes));
+        }
+        for bad in ["/w=", "/w", "/x==", "====", "ä===", "a b="] {
+            assert_eq!(decode_base64(bad), None, "{bad}");
+        }
+        assert!(HeaderList::parse(r#"[{"key": "a", "base64": "?"}]"#).unwrap_err().contains("not base64"));
     }
 
     #[test]

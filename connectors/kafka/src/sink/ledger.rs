@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use acequia_connector_api::Batch;
 use rdkafka::ClientContext;
@@ -50,6 +51,8 @@ struct State {
     next: Parcel,
     outstanding: usize,
     done: u64,
+    /// When something last came or went.
+    moved: Option<Instant>,
     parcels: HashMap<Parcel, (Arc<Batch>, usize)>,
     failures: Vec<Failure>,
 }
@@ -69,6 +72,9 @@ impl Ledger {
         let parcel = state.next;
         state.next = parcel.wrapping_add(1);
         if count > 0 {
+            if state.outstanding == 0 {
+                state.moved = Some(Instant::now());
+            }
             state.outstanding += count;
             state.parcels.insert(parcel, (batch, count));
         }
@@ -84,6 +90,12 @@ impl Ledger {
     pub(super) fn counts(&self) -> (usize, u64) {
         let state = self.state();
         (state.outstanding, state.done)
+    }
+
+    /// For how long nothing has been delivered or given up.
+    pub(super) fn stalled(&self) -> Duration {
+        let state = self.state();
+        state.moved.filter(|_| state.outstanding > 0).map_or(Duration::ZERO, |moved| moved.elapsed())
     }
 
     /// The messages that were given up since the last call.
@@ -107,6 +119,7 @@ impl Ledger {
         }
         state.settle(parcel, 1);
         state.done += 1;
+        state.moved = Some(Instant::now());
         let wake = state.outstanding == 0 || state.done.is_multiple_of(WAKE);
         drop(state);
         if wake {

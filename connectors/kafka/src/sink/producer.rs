@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use acequia_connector_api::{Batch, ConnectorError, Context};
+use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
@@ -12,11 +13,13 @@ use super::config::KafkaSink;
 use super::ledger::{Delivered, Failure, Ledger, Parcel, tag};
 use super::message::Message;
 use super::reporter::Reporter;
-use super::topics::not_taken;
+use super::topics::{self, not_taken};
 use crate::client::{Properties, Property};
 
 /// How long nothing may get through before that is said. Not longer: a pipeline that stops waits for it.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// How long nothing may get through although the brokers answer, before the producer is taken to be stuck.
+const STUCK: Duration = Duration::from_secs(60);
 /// How often a waiting writer looks by itself.
 const LOOK: Duration = Duration::from_millis(50);
 /// Memory for messages that are on their way, in KiB, unless the properties say otherwise.
@@ -29,6 +32,8 @@ pub(super) struct Producer {
     inner: ThreadedProducer<Delivered>,
     pub(super) ledger: Arc<Ledger>,
     reporter: Reporter,
+    /// Reaches the brokers, without anything that only a producer has.
+    plain: ClientConfig,
     /// A batch of several messages is not larger than this.
     pub(super) batch_size: usize,
     /// A message is not larger than this.
@@ -50,6 +55,7 @@ impl Producer {
     pub(super) fn new(
         config: &KafkaSink,
         context: &Context,
+        plain: ClientConfig,
         reporter: Reporter,
         limit: Option<usize>,
         transactional_id: Option<&str>,
@@ -71,6 +77,8 @@ impl Producer {
             ("message.max.bytes", &numbers[1]),
             ("batch.size", &numbers[2]),
             ("reconnect.backoff.max.ms", "2000"),
+            // A leader that has moved while nothing was sent is found soon.
+            ("topic.metadata.refresh.interval.ms", "10000"),
         ];
         match transactional_id {
             Some(id) => defaults.extend([("transactional.id", id), ("transaction.timeout.ms", &timeout)]),
@@ -81,7 +89,7 @@ impl Producer {
         let ledger = Arc::new(Ledger::new(reporter.clone()));
         let inner =
             ThreadedProducer::from_config_and_context(&settings, Delivered(ledger.clone())).map_err(not_taken)?;
-        Ok(Producer { inner, ledger, reporter, batch_size, message_max: to_usize(message_max) })
+        Ok(Producer { inner, ledger, reporter, plain, batch_size, message_max: to_usize(message_max) })
     }
 
     /// librdkafka's own handle, for calls that block.
@@ -145,6 +153,11 @@ impl Producer {
                 return Err(fatal(code, &reason));
             }
             if last.elapsed() > PATIENCE {
+                if self.ledger.stalled() > STUCK && topics::reach(&self.plain, &self.reporter).await.is_ok() {
+                    return Err(ConnectorError::failed(format!(
+                        "the brokers answer, but have taken nothing for {STUCK:?}; {outstanding} messages wait"
+                    )));
+                }
                 return Err(self.reporter.unreachable(&format!("{outstanding} messages wait to be delivered")));
             }
             // In time or not: it looks again.

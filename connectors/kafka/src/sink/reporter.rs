@@ -46,6 +46,12 @@ impl Reporter {
         *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// The brokers answer, but refuse the user: more waiting does not help.
+    pub(super) fn refused(&self) -> bool {
+        let last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().is_some_and(|reported| reported.code == RDKafkaErrorCode::Authentication)
+    }
+
     /// An error for a call that did not get through to the brokers.
     pub(super) fn unreachable(&self, fallback: &str) -> ConnectorError {
         let last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -86,12 +92,11 @@ impl ClientContext for Reporter {
     fn error(&self, error: KafkaError, reason: &str) {
         let Shared { pipeline, stage, .. } = &*self.0;
         tracing::debug!(pipeline, stage, %error, "librdkafka: {reason}");
+        // That some or all are down only counts them; why was said just before.
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
-        // That all are down only counts them; why was said just before.
-        let known = last.as_ref().is_some_and(|reported| reported.at.elapsed() < FRESH);
-        if code != RDKafkaErrorCode::AllBrokersDown || !known {
-            *last = Some(Reported { code, reason: reason.to_owned(), at: Instant::now() });
+        if code != RDKafkaErrorCode::AllBrokersDown {
+            let reported = Reported { code, reason: reason.to_owned(), at: Instant::now() };
+            *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reported);
         }
     }
 }

@@ -7,14 +7,19 @@ use std::time::{Duration, Instant};
 use acequia_connector_api::ConnectorError;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::config::CreateTopic;
+use super::ledger::{Delivered, Ledger};
 use super::reporter::Reporter;
 
 /// How long the brokers may take for an answer.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
+/// How often it is looked why they do not answer.
+const GLANCE: Duration = Duration::from_millis(250);
 /// How long a topic that was just created may take to be seen everywhere.
 const APPEAR: Duration = Duration::from_secs(3);
 /// How long it is believed that a topic or a partition is not there.
@@ -50,13 +55,6 @@ impl Topics {
     ) -> Result<Self, ConnectorError> {
         let admin = config.create_with_context(reporter.clone()).map_err(not_taken)?;
         Ok(Topics { admin: Arc::new(admin), reporter, create, known: HashMap::new() })
-    }
-
-    /// Something went through, or an error that says why not.
-    pub(super) async fn reach(&self) -> Result<(), ConnectorError> {
-        let admin = self.admin.clone();
-        let id = blocking(move || admin.inner().fetch_cluster_id(ANSWER)).await?;
-        id.map(|_| ()).ok_or_else(|| self.reporter.unreachable("no answer in time"))
     }
 
     /// What is known of a topic, or why nothing can be written to it.
@@ -182,6 +180,30 @@ impl Topics {
                 Ok(())
             }
         }
+    }
+}
+
+/// Some broker answers, or an error that says why none does.
+pub(super) async fn reach(settings: &ClientConfig, reporter: &Reporter) -> Result<(), ConnectorError> {
+    let (settings, by) = (settings.clone(), reporter.clone());
+    let reached = blocking(move || {
+        // A client of its own, since those of the admin interface do not tell why they can't connect.
+        let client = BaseProducer::from_config_and_context(&settings, Delivered(Arc::new(Ledger::new(by.clone()))))?;
+        let start = Instant::now();
+        while start.elapsed() < ANSWER && !by.refused() {
+            if client.client().fetch_cluster_id(GLANCE).is_some() {
+                return Ok(true);
+            }
+            client.poll(Duration::ZERO);
+        }
+        Ok(false)
+    });
+    match reached.await?.map_err(not_taken)? {
+        true => {
+            reporter.clear();
+            Ok(())
+        }
+        false => Err(reporter.unreachable("no answer in time")),
     }
 }
 

@@ -12,7 +12,7 @@ use super::ledger::{Failure, Parcel};
 use super::message::{Message, Messages, Shape};
 use super::producer::{NotSent, Producer};
 use super::reporter::Reporter;
-use super::topics::{Facts, Topics};
+use super::topics::{self, Facts, Topics};
 use super::transactions::{self, Transactions};
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -104,8 +104,8 @@ impl Writer {
     ) -> Result<Self, ConnectorError> {
         let reporter = Reporter::new(&context.pipeline, &context.stage, &config.brokers);
         let settings = config.client().config(context, &[("reconnect.backoff.max.ms", "2000")])?;
+        topics::reach(&settings, &reporter).await?;
         let mut topics = Topics::new(&settings, reporter.clone(), config.create)?;
-        topics.reach().await?;
         let mut limit = None;
         if let Some(topic) = &config.topic {
             let facts = topics.look(topic).await?.map_err(ConnectorError::failed)?;
@@ -118,7 +118,7 @@ impl Writer {
         }
         let identity = config.transactional().then(|| transactions::identity(config, context, state));
         let id = identity.as_ref().map(|(id, _)| id.as_str());
-        let producer = Producer::new(config, context, reporter.clone(), limit, id)?;
+        let producer = Producer::new(config, context, settings, reporter.clone(), limit, id)?;
         let transactions = match identity {
             Some(identity) => Some(Transactions::open(config, context, reporter, &producer, identity).await?),
             None => None,
