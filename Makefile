@@ -38,7 +38,7 @@ test: ## Install what the tests need and run them all
 	$(MAKE) build check || exit; \
 	echo 'waiting for the servers of the tests; see $(OUT)/servers.log' >&2; \
 	wait $$servers || { cat "$(OUT)/servers.log" >&2; exit 1; }; \
-	trap - EXIT; \
+	trap - EXIT
 	$(CARGO) test --release --locked --workspace --no-fail-fast
 
 servers: ## Install the servers of the tests: Kafka, Cassandra, InfluxDB

@@ -143,6 +143,8 @@ fn cassandra_keeps_its_rows_through_stop_and_kill() {
         &format!("INSERT INTO {table} (id, word) VALUES (?, ?)"),
         [vec![json!(2), json!("dos")], vec![json!(3), json!(null)]],
     );
+    cassandra.kill();
+    cassandra.start_again();
     cassandra.freeze();
     cassandra.thaw();
     let select = format!("SELECT id, word, at, raw FROM {table}");

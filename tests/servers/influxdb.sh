@@ -39,7 +39,7 @@ fill() {
     [ -n "$flux" ] || die "the Go module flux can't be fetched"
     # Without the feature `strict`, which takes the warnings of newer compilers for errors; and not from its own folder,
     # where a toolchain file would make rustup fetch an old compiler.
-    env -u RUSTFLAGS -u CARGO_BUILD_TARGET CARGO_PROFILE_RELEASE_LTO=off cargo rustc --quiet --locked --release --lib \
+    env -u CARGO_BUILD_TARGET RUSTFLAGS=--cap-lints=allow CARGO_PROFILE_RELEASE_LTO=off cargo rustc --quiet --locked --release --lib \
         --crate-type staticlib --manifest-path "$flux/libflux/flux/Cargo.toml" --no-default-features --features cffi \
         --target-dir "$work/libflux" >&2
     cat >"$work/pkg-config" <<END

@@ -17,11 +17,22 @@ LIBS="$CACHE/kafka-$VERSION/libs"
 
 fill() { copy_jars "$HERE/kafka/pom.xml"; }
 
-# tool CLASS...: short-lived: the first compiler is enough, and no thread more than needed.
+# tool CLASS...: short-lived, so the first compiler is enough. The first run of a tool leaves what the JVM read of its
+# classes, and the next ones map that and take half the time. An archive of other jars or another JVM is not used.
 tool() {
     [ -d "$LIBS" ] || die "Kafka is not installed: run 'tests/servers/$NAME install'"
-    exec java -Xmx512M -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto \
-        -Dlog4j2.configurationFile="$HERE/kafka/log4j2.properties" -cp "$LIBS/*" "$@"
+    local archive status=0
+    local java=(java -Xmx512M -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -Xlog:disable -Xlog:all=error:stderr
+        -Dlog4j2.configurationFile="$HERE/kafka/log4j2.properties" -cp "$LIBS/*")
+    archive="${LIBS%/libs}/$1-$(stat -L -c %Y "$(command -v java)").jsa"
+    if [ -e "$archive" ]; then
+        exec "${java[@]}" -XX:SharedArchiveFile="$archive" "$@"
+    elif ! [ -w "${LIBS%/libs}" ]; then
+        exec "${java[@]}" "$@"
+    fi
+    "${java[@]}" -XX:ArchiveClassesAtExit="$archive.$$" "$@" || status=$?
+    [ ! -e "$archive.$$" ] || mv -f "$archive.$$" "$archive"
+    exit "$status"
 }
 
 configure() {

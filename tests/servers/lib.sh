@@ -125,11 +125,12 @@ become() {
         local server=$$
         (
             trap '' INT TERM HUP
-            word=
+            watcher="$BASHPID" word=
             read -r word || true
             # The number is the server's only as long as it is still our parent.
-            if [ "$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$BASHPID/status")" = "$server" ]; then
+            if [ "$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$watcher/status")" = "$server" ]; then
                 kill -KILL "$server" || true
+                while [ -e "/proc/$server" ] && ! grep -q '^State:[[:space:]]*Z' "/proc/$server/status"; do sleep 0.05; done
             fi
             [ "$word" = keep ] || rm -rf -- "$data"
         ) <&0 >/dev/null 2>&1 &

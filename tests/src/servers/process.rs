@@ -27,7 +27,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Start one on free ports; `options` turns ports from the fourth on... into the script's own options.
+    /// Start one on free ports; `options` makes the script's arguments, from `PORT` on, of as many
+    /// ports as were asked for.
     pub(super) fn start(script: &'static str, ports: usize, options: impl Fn(&[u16]) -> Vec<String>) -> Server {
         for attempt in 1.. {
             let folder = tempfile::Builder::new().prefix("acequia-server-").tempdir().expect("a temporary folder");

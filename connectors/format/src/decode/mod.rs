@@ -175,6 +175,14 @@ impl Decoder {
         }
     }
 
+    /// A row without a value (a Kafka tombstone): null in every column.
+    pub fn push_null(&mut self, partition: &Arc<str>, place: i64) {
+        self.nullable = true;
+        self.columns.pad(self.rows + 1);
+        self.note_origin(partition, place);
+        self.rows += 1;
+    }
+
     fn decode(&mut self, record: &[u8]) -> Result<(), String> {
         if self.bytes.saturating_add(record.len()) > MAX_BYTES {
             return Err(format!("the batch is larger than {MAX_BYTES} bytes: make smaller batches or records"));

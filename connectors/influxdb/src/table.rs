@@ -1,0 +1,370 @@
+//! InfluxDB's annotated CSV to rows.
+//!
+//! An answer has tables one after the other. Each time the columns change, lines that begin with `#` say the new ones' types
+//! and defaults, and a header their names. `result` and `table`, which come first, belong to the answer and not to the rows.
+
+use std::sync::Arc;
+
+use acequia_connector_api::{Batch, ByteSize, ColumnType, FailedRow, Origin, Segment};
+use acequia_format::{SchemaConfig, cast_column};
+use arrow_array::{ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions, StringArray};
+use arrow_schema::{ArrowError, Schema};
+use csv::ByteRecord;
+
+/// Cuts an answer's bytes where a record ends.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pending: Vec<u8>,
+    /// How much of `pending` was looked at, and whether a quoted field is open there.
+    seen: usize,
+    quoted: bool,
+}
+
+impl Records {
+    /// Take more bytes, and give the records that are complete now.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.pending.extend_from_slice(bytes);
+        let mut end = 0;
+        for (index, byte) in self.pending.iter().enumerate().skip(self.seen) {
+            match byte {
+                b'"' => self.quoted = !self.quoted,
+                b'\n' if !self.quoted => end = index + 1,
+                _ => {}
+            }
+        }
+        let rest = self.pending.split_off(end);
+        self.seen = rest.len();
+        std::mem::replace(&mut self.pending, rest)
+    }
+
+    /// What has no end yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The last record, which may lack its line break.
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.pending)
+    }
+}
+
+/// One column of the tables that are read.
+#[derive(Debug)]
+struct Column {
+    /// Where it stands in a record.
+    place: usize,
+    name: String,
+    kind: Result<Kind, String>,
+    default: String,
+    /// The values so far.
+    values: Vec<Option<String>>,
+}
+
+/// How the values of a column are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    As(ColumnType),
+    Base64,
+}
+
+impl Kind {
+    fn parse(datatype: &str) -> Result<Self, String> {
+        Ok(Kind::As(match datatype {
+            "string" | "duration" => ColumnType::Text,
+            "long" | "unsignedLong" => ColumnType::Int64,
+            "double" => ColumnType::Float64,
+            "boolean" => ColumnType::Boolean,
+            "base64Binary" => return Ok(Kind::Base64),
+            time if time.starts_with("dateTime") => ColumnType::Timestamp,
+            other => return Err(format!("InfluxDB answers with the type `{other}`, which is not known")),
+        }))
+    }
+
+    fn column(self) -> ColumnType {
+        match self {
+            Kind::As(kind) => kind,
+            Kind::Base64 => ColumnType::Binary,
+        }
+    }
+}
+
+/// Builds batches of an answer's records.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    schema: Option<SchemaConfig>,
+    partition: Arc<str>,
+    rows: usize,
+    bytes: ByteSize,
+    datatypes: Vec<String>,
+    defaults: Vec<String>,
+    columns: Vec<Column>,
+    /// The next record names the columns.
+    header: bool,
+    error: bool,
+    count: usize,
+    size: usize,
+    /// Rows given so far, with those that were skipped.
+    pub(crate) given: u64,
+    /// Of these, all their bytes in one number.
+    pub(crate) mark: u64,
+}
+
+impl Tables {
+    pub(crate) fn new(schema: Option<SchemaConfig>, partition: Arc<str>, rows: usize, bytes: ByteSize) -> Self {
+        Tables {
+            schema,
+            partition,
+            rows,
+            bytes,
+            datatypes: Vec::new(),
+            defaults: Vec::new(),
+            columns: Vec::new(),
+            header: true,
+            error: false,
+            count: 0,
+            size: 0,
+            given: 0,
+            mark: MARK,
+        }
+    }
+
+    /// Take a record. A row with a number up to `skip` is counted and left out. Returns the batch that is complete now, with all
+    /// rows up to this record.
+    ///
+    /// # Errors
+    /// The message of an error that came in the answer, or what in it can't be understood.
+    pub(crate) fn push(&mut self, record: &ByteRecord, skip: u64) -> Result<Option<Batch>, String> {
+        let text = |place: usize| record.get(place).map(String::from_utf8_lossy).unwrap_or_default();
+        let all = || (0..record.len()).map(|place| text(place).into_owned()).collect::<Vec<_>>();
+        if record.get(0).is_some_and(|first| first.starts_with(b"#")) {
+            match &*text(0) {
+                "#datatype" => self.datatypes = all(),
+                "#default" => self.defaults = all(),
+                _ => {}
+            }
+            self.header = true;
+            return Ok(None);
+        }
+        if self.header {
+            let batch = self.finish();
+            self.begin(all());
+            return Ok(batch);
+        }
+        if self.error {
+            let reference = text(2);
+            let reference = if reference.is_empty() { String::new() } else { format!(" (reference {reference})") };
+            return Err(format!("{}{reference}", text(1)));
+        }
+        self.given += 1;
+        self.mark = mark(self.mark, record);
+        if self.given <= skip {
+            return Ok(None);
+        }
+        for column in &mut self.columns {
+            let field = record.get(column.place).unwrap_or_default();
+            self.size += field.len() + 16;
+            column.values.push(match (field, column.default.as_str()) {
+                (b"", "") => None,
+                (b"", default) => Some(default.to_owned()),
+                // The server writes a line break in a field as two characters.
+                (field, _) => Some(String::from_utf8_lossy(field).replace("\r\n", "\n")),
+            });
+        }
+        self.count += 1;
+        let full = self.count >= self.rows || self.size >= self.bytes.as_usize();
+        Ok(if full { self.finish() } else { None })
+    }
+
+    /// Whether rows wait in the batch.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn begin(&mut self, names: Vec<String>) {
+        self.header = false;
+        let bare: Vec<&str> = names.iter().skip(1).map(String::as_str).collect();
+        self.error = bare == ["error", "reference"];
+        let own = |place: usize, name: &str| matches!((place, name), (1, "result") | (2, "table"));
+        let at = |texts: &[String], place: usize| texts.get(place).cloned().unwrap_or_default();
+        self.columns = names
+            .iter()
+            .enumerate()
+            .skip(1)
+            .filter(|(place, name)| !own(*place, name))
+            .map(|(place, name)| Column {
+                place,
+                name: name.clone(),
+                kind: Kind::parse(&at(&self.datatypes, place)),
+                default: at(&self.defaults, place),
+                values: Vec::new(),
+            })
+            .collect();
+    }
+
+    /// The rows so far as a batch.
+    pub(crate) fn finish(&mut self) -> Option<Batch> {
+        let rows = std::mem::take(&mut self.count);
+        self.size = 0;
+        if rows == 0 {
+            return None;
+        }
+        let first = i64::try_from(self.given).unwrap_or(i64::MAX) - i64::try_from(rows).unwrap_or(0) + 1;
+        let place = |row: usize| first + i64::try_from(row).unwrap_or(0);
+        let mut errors: Vec<Option<String>> = vec![None; rows];
+        let mut fields = Vec::new();
+        let mut arrays = Vec::new();
+        let mut raw = Vec::new();
+        for column in &mut self.columns {
+            let values = std::mem::take(&mut column.values);
+            let declared = self.schema.as_ref().map(|schema| schema.get(&column.name));
+            let (array, kind) = column.array(&values, &mut errors);
+            raw.push((column.name.clone(), values));
+            let (array, kind) = match declared {
+                Some(None) => continue,
+                Some(Some(declared)) => {
+                    let cast = cast_column(&array, kind, declared);
+                    note(&mut errors, cast.failed, &column.name);
+                    (cast.values, declared)
+                }
+                None => (array, kind),
+            };
+            fields.push(kind.arrow_field(&column.name, true));
+            arrays.push(array);
+        }
+        if let Some(schema) = &self.schema {
+            for (name, kind) in &schema.0 {
+                if fields.iter().all(|field| field.name() != name) {
+                    fields.push(kind.arrow_field(name, true));
+                    arrays.push(arrow_array::new_null_array(&kind.data_type(), rows));
+                }
+            }
+        }
+        let failed = errors.iter().enumerate().filter_map(|(row, error)| {
+            let text = |(name, values): &(String, Vec<Option<String>>)| {
+                let value = values.get(row).cloned().flatten().map_or(serde_json::Value::Null, Into::into);
+                (name.clone(), value)
+            };
+            Some(FailedRow {
+                stage: String::new(),
+                partition: Some(self.partition.clone()),
+                offset: Some(place(row)),
+                error: error.clone()?,
+                row: Some(serde_json::Value::Object(raw.iter().map(text).collect()).to_string()),
+            })
+        });
+        let failed: Vec<FailedRow> = failed.collect();
+        let built = build(fields, arrays, rows, &errors);
+        let (batch, kept) = match built {
+            Ok(built) => built,
+            Err(error) => {
+                // Two columns of one name, at worst: say so of every row.
+                let all = (0..rows).map(|row| FailedRow {
+                    stage: String::new(),
+                    partition: Some(self.partition.clone()),
+                    offset: Some(place(row)),
+                    error: format!("the table can't be read: {error}"),
+                    row: None,
+                });
+                return Some(Batch::of_failures(all.collect()));
+            }
+        };
+        let mut segments: Vec<Segment> = Vec::new();
+        for (index, row) in kept.iter().enumerate() {
+            let follows =
+                index.checked_sub(1).and_then(|before| kept.get(before)).is_some_and(|before| before + 1 == *row);
+            if !follows {
+                segments.push(Segment { start: index, partition: self.partition.clone(), first: place(*row) });
+            }
+        }
+        Some(Batch { rows: batch, origin: Origin::Segments(segments.into()), failed })
+    }
+}
+
+impl Column {
+    /// The values as the annotated type.
+    fn array(&self, values: &[Option<String>], errors: &mut [Option<String>]) -> (ArrayRef, ColumnType) {
+        let texts: ArrayRef = Arc::new(StringArray::from_iter(values.iter().map(Option::as_deref)));
+        match &self.kind {
+            Err(message) => {
+                let all = (0..values.len()).map(|row| (row, message.clone())).collect();
+                note(errors, all, &self.name);
+                (texts, ColumnType::Text)
+            }
+            Ok(Kind::Base64) => {
+                let decoded: Vec<_> = values.iter().map(|value| value.as_deref().map(from_base64)).collect();
+                let bad = |(row, value): (usize, &Option<Option<Vec<u8>>>)| {
+                    matches!(value, Some(None)).then(|| (row, "it is not base64".to_owned()))
+                };
+                note(errors, decoded.iter().enumerate().filter_map(bad).collect(), &self.name);
+                let bytes = BinaryArray::from_iter(decoded.into_iter().map(Option::flatten));
+                (Arc::new(bytes), ColumnType::Binary)
+            }
+            Ok(kind) => {
+                let cast = cast_column(&texts, ColumnType::Text, kind.column());
+                note(errors, cast.failed, &self.name);
+                (cast.values, kind.column())
+            }
+        }
+    }
+}
+
+fn note(errors: &mut [Option<String>], failed: Vec<(usize, String)>, column: &str) {
+    for (row, message) in failed {
+        if let Some(error) = errors.get_mut(row) {
+            error.get_or_insert_with(|| format!("column `{column}`: {message}"));
+        }
+    }
+}
+
+/// The rows without an error, and which they are.
+fn build(
+    fields: Vec<arrow_schema::Field>,
+    arrays: Vec<ArrayRef>,
+    rows: usize,
+    errors: &[Option<String>],
+) -> Result<(RecordBatch, Vec<usize>), ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)?;
+    let kept: Vec<usize> = (0..rows).filter(|row| errors.get(*row).is_some_and(Option::is_none)).collect();
+    if kept.len() == rows {
+        return Ok((batch, kept));
+    }
+    let mask = arrow_array::BooleanArray::from_iter(errors.iter().map(|error| Some(error.is_none())));
+    Ok((arrow_select::filter::filter_record_batch(&batch, &mask)?, kept))
+}
+
+/// FNV-1a, 64 bits. It tells whether an answer that is asked for again has the same rows.
+pub(crate) const MARK: u64 = 0xcbf2_9ce4_8422_2325;
+
+fn mark(mut state: u64, record: &ByteRecord) -> u64 {
+    for field in record {
+        for byte in field.iter().chain(b",") {
+            state = (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    state
+}
+
+/// RFC 4648, section 4.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_end_matches('=');
+    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
+    let (mut word, mut bits) = (0u32, 0);
+    for byte in text.bytes() {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        word = (word << 6 | u32::from(value)) & 0xffff;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((word >> bits & 0xff) as u8);
+        }
+    }
+    (text.len() % 4 != 1).then_some(bytes)
+}

@@ -1,0 +1,337 @@
+//! The thread that polls one consumer.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use acequia_connector_api::BatchLimits;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::chunk::{Chunk, Wanted};
+use super::rebalance::Events;
+use super::state::{Begin, Partition};
+
+pub(super) type Consuming = BaseConsumer<Events>;
+
+/// How long a poll waits: as long as the source's end may go unseen.
+const POLL: Duration = Duration::from_millis(50);
+/// How long the thread waits for room before it has the partitions paused. Pausing throws away what was read ahead, so it
+/// is not for the usual short waits.
+const SHORT: Duration = Duration::from_secs(2);
+/// While there is trouble, and nothing comes: how often the brokers are asked whether it is over.
+const ASK: Duration = Duration::from_secs(1);
+
+/// The partitions of a consumer that reads to their ends, each with its end.
+pub(super) type Bounded = Vec<(String, i32, i64)>;
+
+/// What the source keeps of a consumer. The consumer itself belongs to its thread.
+pub(super) struct Member {
+    pub(super) consumer: Weak<Consuming>,
+    /// Resolves when the thread has ended.
+    pub(super) ended: oneshot::Receiver<()>,
+}
+
+pub(super) struct Poller {
+    consumer: Arc<Consuming>,
+    chunks: mpsc::Sender<Chunk>,
+    limits: BatchLimits,
+    wanted: Wanted,
+    runtime: Handle,
+    bounded: Option<Bounded>,
+    chunk: Chunk,
+    /// When the chunk's first record came.
+    since: Option<Instant>,
+    /// For each partition of the chunk where it ends.
+    ends: Vec<i64>,
+    /// The partition of the last record.
+    turn: usize,
+    /// [`Events::changes`] when a record was last taken.
+    changes: u64,
+    /// The chunk's partitions before this one are of a time before partitions came or went.
+    first: usize,
+    /// Partitions with an end that is not reached.
+    open: usize,
+    /// All of them are at their end.
+    finished: bool,
+    last_heard: Instant,
+}
+
+/// Start the thread.
+pub(super) fn start(
+    consumer: Consuming,
+    chunks: mpsc::Sender<Chunk>,
+    limits: BatchLimits,
+    wanted: Wanted,
+    bounded: Option<Bounded>,
+) -> std::io::Result<Member> {
+    let consumer = Arc::new(consumer);
+    let weak = Arc::downgrade(&consumer);
+    let (end, ended) = oneshot::channel();
+    let poller = Poller {
+        consumer,
+        chunks,
+        limits,
+        wanted,
+        runtime: Handle::current(),
+        bounded,
+        chunk: Chunk::default(),
+        since: None,
+        ends: Vec::new(),
+        turn: 0,
+        changes: 0,
+        first: 0,
+        open: 0,
+        finished: false,
+        last_heard: Instant::now(),
+    };
+    std::thread::Builder::new().name("kafka-source".to_owned()).spawn(move || {
+        poller.run();
+        drop(end);
+    })?;
+    Ok(Member { consumer: weak, ended })
+}
+
+impl Poller {
+    fn events(&self) -> &Events {
+        self.consumer.context()
+    }
+
+    fn run(mut self) {
+        if let Some(bounded) = self.bounded.take()
+            && !self.begin_bounded(bounded)
+        {
+            return self.wait_for_close();
+        }
+        let consumer = self.consumer.clone();
+        while !self.events().shared.is_closing() {
+            self.poll(&consumer, if self.since.is_some() { self.limits.wait.0.min(POLL) } else { POLL });
+            if self.is_due() && !self.hand_over() {
+                break;
+            }
+            if self.finished {
+                self.finish();
+                return self.wait_for_close();
+            }
+        }
+        // Closing the consumer takes it out of the group.
+    }
+
+    fn wait_for_close(self) {
+        while !self.events().shared.is_closing() && !self.chunks.is_closed() {
+            // Serves what librdkafka has to say.
+            let _ = self.consumer.poll(POLL);
+        }
+    }
+
+    /// One poll. It may run the rebalance callback.
+    fn poll(&mut self, consumer: &Consuming, most: Duration) {
+        match consumer.poll(most) {
+            Some(Ok(message)) => self.take(&message),
+            Some(Err(KafkaError::PartitionEOF(number))) => self.reached_end(number),
+            // The callback has it, with its reason.
+            Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                self.events().shared.fail(format!("the consumer can't go on: {code}"));
+            }
+            Some(Err(_)) => {}
+            None => self.ask_in_trouble(),
+        }
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let changes = self.events().changes.load(Ordering::Acquire);
+        if changes != self.changes {
+            // A partition that went and came back is another one.
+            self.changes = changes;
+            self.first = self.chunk.partitions.len();
+        }
+        let Some(index) = self.index_of(message) else { return };
+        let Some(end) = self.ends.get(index).copied() else { return };
+        if message.offset() < end {
+            if self.chunk.is_empty() {
+                self.since = Some(Instant::now());
+            }
+            self.chunk.push(index, message, self.wanted);
+        }
+        if message.offset().saturating_add(1) >= end {
+            self.close_partition(index);
+        }
+        if self.chunk.len() <= 1 {
+            self.last_heard = Instant::now();
+            if self.events().shared.problem.borrow().is_some() {
+                self.events().shared.all_is_well();
+            }
+        }
+    }
+
+    /// Which of the chunk's partitions a message is of; none if it is no longer this member's.
+    fn index_of(&mut self, message: &BorrowedMessage<'_>) -> Option<usize> {
+        let (topic, number) = (message.topic(), message.partition());
+        let is = |partition: &Partition| partition.number == number && partition.topic == topic;
+        let partitions = &self.chunk.partitions;
+        if self.turn >= self.first && partitions.get(self.turn).is_some_and(|(partition, _)| is(partition)) {
+            return Some(self.turn);
+        }
+        let found = partitions.iter().skip(self.first).position(|(partition, _)| is(partition));
+        let index = match found {
+            Some(index) => self.first + index,
+            None => {
+                let events = self.consumer.context();
+                let partition = events.shared.find(events.member, topic, number)?;
+                self.chunk.partitions.push((partition, message.offset()));
+                self.ends.push(i64::MAX);
+                self.chunk.partitions.len() - 1
+            }
+        };
+        self.turn = index;
+        Some(index)
+    }
+
+    fn is_due(&self) -> bool {
+        let rows = self.chunk.len();
+        if rows >= self.limits.rows.max(1) || self.chunk.bytes() >= self.limits.bytes.as_usize() {
+            return true;
+        }
+        // The clock is not read for every record of a fast stream.
+        let look = rows > 0 && (rows < 64 || rows.is_multiple_of(64));
+        look && self.since.is_some_and(|since| since.elapsed() >= self.limits.wait.0)
+    }
+
+    /// Pass the chunk on, and begin another. False if no one takes it.
+    fn hand_over(&mut self) -> bool {
+        let mut next = Chunk::like(&self.chunk);
+        if self.open > 0 {
+            // A consumer with an end keeps its partitions: they never change.
+            next.partitions.clone_from(&self.chunk.partitions);
+        } else {
+            self.ends.clear();
+            self.first = 0;
+        }
+        let chunk = std::mem::replace(&mut self.chunk, next);
+        self.since = None;
+        match self.chunks.try_send(chunk) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(mpsc::error::TrySendError::Full(chunk)) => self.wait_for_room(chunk),
+        }
+    }
+
+    /// The pipeline is slower than Kafka. After a while the partitions are paused and the consumer is polled again, or the
+    /// group would take it for dead (`max.poll.interval.ms`), and a rebalance would have to wait for it.
+    fn wait_for_room(&mut self, chunk: Chunk) -> bool {
+        let blocked = Instant::now();
+        let mut paused = None;
+        let chunks = self.chunks.clone();
+        loop {
+            match self.runtime.block_on(async { timeout(POLL, chunks.reserve()).await }) {
+                Ok(Ok(permit)) => {
+                    permit.send(chunk);
+                    self.resume(paused.as_ref());
+                    return true;
+                }
+                Ok(Err(_)) => return false,
+                Err(_) if self.events().shared.is_closing() => return false,
+                Err(_) if blocked.elapsed() < SHORT => {}
+                Err(_) => {
+                    let consumer = self.consumer.clone();
+                    let changes = self.events().changes.load(Ordering::Acquire);
+                    if paused.as_ref().is_none_or(|(_, when)| *when != changes)
+                        && let Ok(partitions) = consumer.assignment()
+                        && consumer.pause(&partitions).is_ok()
+                    {
+                        paused = Some((partitions, changes));
+                    }
+                    // What was in the queue already is taken, but not without bound.
+                    if self.chunk.len() < self.limits.rows {
+                        self.poll(&consumer, Duration::ZERO);
+                    }
+                }
+            }
+        }
+    }
+
+    fn resume(&self, paused: Option<&(TopicPartitionList, u64)>) {
+        // What came with a rebalance meanwhile may have been paused too.
+        if paused.is_some()
+            && let Ok(partitions) = self.consumer.assignment()
+            && let Err(error) = self.consumer.resume(&partitions)
+        {
+            self.events().shared.fail(format!("the partitions can't be read on after a pause: {error}"));
+        }
+    }
+
+    /// Nothing came. If that is for trouble, find out whether it is over.
+    fn ask_in_trouble(&mut self) {
+        let shared = &self.events().shared;
+        if shared.problem.borrow().is_none() || self.last_heard.elapsed() < ASK {
+            return;
+        }
+        self.last_heard = Instant::now();
+        let Ok(metadata) = self.consumer.client().fetch_metadata(None, ASK) else { return };
+        let there = |topic: &String| metadata.topics().iter().any(|it| it.name() == topic && it.error().is_none());
+        if self.events().plan.topics.iter().all(there) {
+            self.events().shared.all_is_well();
+        }
+    }
+
+    /// Take the partitions without the group's help. False if that fails; the source knows.
+    fn begin_bounded(&mut self, bounded: Bounded) -> bool {
+        let consumer = self.consumer.clone();
+        let events: &Events = consumer.context();
+        let partitions: Vec<_> = bounded.iter().map(|(topic, number, _)| (topic.clone(), *number)).collect();
+        let Some(begins) = events.begin(&consumer, &partitions) else { return false };
+        events.shared.assign(events.member, &begins);
+        let mut list = TopicPartitionList::new();
+        for (begin, (topic, number, end)) in begins.iter().zip(&bounded) {
+            let &Begin { offset, .. } = begin;
+            if offset >= *end {
+                continue;
+            }
+            events.shared.expect(u64::try_from(end - offset).unwrap_or(0));
+            let Some(partition) = events.shared.find(events.member, topic, *number) else { continue };
+            // An offset that is none has been refused above.
+            let _ = list.add_partition_offset(topic, *number, rdkafka::Offset::Offset(offset));
+            self.chunk.partitions.push((partition, offset));
+            self.ends.push(*end);
+        }
+        self.open = self.ends.len();
+        if self.open == 0 {
+            self.finish();
+            return false;
+        }
+        if let Err(error) = consumer.assign(&list) {
+            events.shared.fail(format!("the partitions can't be read: {error}"));
+            return false;
+        }
+        true
+    }
+
+    /// librdkafka does not say of which topic; a consumer with an end has only one.
+    fn reached_end(&mut self, number: i32) {
+        if self.open > 0
+            && let Some(index) = self.chunk.partitions.iter().position(|(partition, _)| partition.number == number)
+        {
+            self.close_partition(index);
+        }
+    }
+
+    /// Nothing more is taken of a partition whose end is reached.
+    fn close_partition(&mut self, index: usize) {
+        if let Some(end) = self.ends.get_mut(index).filter(|end| **end > i64::MIN) {
+            *end = i64::MIN;
+            self.open = self.open.saturating_sub(1);
+            self.finished = self.open == 0;
+        }
+    }
+
+    fn finish(&mut self) {
+        self.chunk.last = true;
+        let _ = self.consumer.unassign();
+        self.hand_over();
+    }
+}
