@@ -3,10 +3,12 @@
 //! A new connector needs a world (a few dozen lines in a module here) and an entry in the table; without one a test fails.
 //! `ACEQUIA_CONFORMANCE_ONLY=socket` runs only the entries whose name has that in it.
 
+mod cassandra;
 mod console;
 mod file;
 mod file_sink;
 mod influxdb;
+mod kafka;
 mod rate;
 mod socket;
 
@@ -60,6 +62,8 @@ fn sources() -> Vec<Entry<dyn SourceWorld>> {
         source("file", "follow csv", || Box::new(file::Files::new(file::Form::Csv).followed())),
         source("file", "follow three files", || Box::new(file::Files::new(file::Form::Text).several(3).followed())),
         source("influxdb", "once", || Box::new(influxdb::Points::new())).on(influxdb::server),
+        source("cassandra", "table", || Box::new(cassandra::Table::new())).on(cassandra::server),
+        source("kafka", "json", || Box::new(kafka::Records::new())).on(kafka::server),
         source("socket", "connects", || Box::new(socket::Peer::that_listens())),
         source("socket", "listens", || Box::new(socket::Peer::that_connects())),
         source("socket", "listens on a path", || Box::new(socket::Peer::that_connects_to_a_path())),
@@ -75,6 +79,9 @@ fn sinks() -> Vec<Entry<dyn SinkWorld>> {
         sink("file", "csv", || Box::new(file_sink::Written::new("csv"))),
         sink("file", "text", || Box::new(file_sink::Written::new("text"))),
         sink("file", "parquet", || Box::new(file_sink::Written::new("parquet"))),
+        sink("cassandra", "table", || Box::new(cassandra::Written::new())).on(cassandra::server),
+        sink("kafka", "at least once", || Box::new(kafka::Messages::new(false))).on(kafka::server),
+        sink("kafka", "exactly once", || Box::new(kafka::Messages::new(true))).on(kafka::server),
         sink("influxdb", "points", || Box::new(influxdb::Bucket::new())).on(influxdb::server),
     ]
 }
