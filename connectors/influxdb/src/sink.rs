@@ -253,6 +253,10 @@ impl InfluxWriter {
 #[async_trait]
 impl Sink for InfluxWriter {
     async fn write(&mut self, batch: &Batch) -> Result<Vec<FailedRow>, ConnectorError> {
+        // Without rows it may be without columns, too.
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         if self.taken.is_none() {
             self.taken = Some(self.take(batch)?);
         }

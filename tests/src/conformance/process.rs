@@ -13,13 +13,20 @@ const DONE: &str = "conformance: done";
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// Do `work(name)` for each name, each in a process of its own, so many at a time. `test` is the full name of the test that
-/// calls this: the processes run the same test again, and there this function works instead of starting processes.
+/// calls this: the processes run the same test again, and there this function works instead of starting processes. They are
+/// given what `environment(name)` says: where a server is that they share.
 ///
 /// Returns the names whose work failed, with what they printed.
 ///
 /// # Panics
 /// In the process of its own, if the work does.
-pub fn alone(test: &str, names: &[String], at_once: usize, work: impl Fn(&str)) -> Vec<(String, String)> {
+pub fn alone(
+    test: &str,
+    names: &[String],
+    at_once: usize,
+    environment: impl Fn(&str) -> Vec<(&'static str, String)> + Sync,
+    work: impl Fn(&str),
+) -> Vec<(String, String)> {
     if let Ok(job) = std::env::var(JOB) {
         assert!(names.contains(&job), "no entry `{job}`");
         work(&job);
@@ -34,7 +41,7 @@ pub fn alone(test: &str, names: &[String], at_once: usize, work: impl Fn(&str)) 
                 loop {
                     let next = queue.lock().expect("the queue").next();
                     let Some(name) = next else { return };
-                    if let Err(report) = one(test, name) {
+                    if let Err(report) = one(test, name, environment(name)) {
                         failures.lock().expect("the failures").push((name.clone(), report));
                     }
                 }
@@ -45,12 +52,13 @@ pub fn alone(test: &str, names: &[String], at_once: usize, work: impl Fn(&str)) 
 }
 
 /// Run one; the error is what it printed.
-fn one(test: &str, name: &str) -> Result<(), String> {
+fn one(test: &str, name: &str, environment: Vec<(&'static str, String)>) -> Result<(), String> {
     let folder = tempfile::tempdir().expect("a folder");
     let (output, log) = (folder.path().join("stdout"), folder.path().join("stderr"));
     let start = Instant::now();
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .envs(environment)
         .env(JOB, name)
         .env(OUTPUT, &output)
         // What the worlds make is gone with this folder, whatever becomes of the process.
