@@ -260,8 +260,10 @@ impl Daemon {
     /// Its admin listener, once it has said where that is.
     pub fn admin(&self) -> Option<Admin> {
         let log = self.stderr();
-        let at = log.rfind("http://127.0.0.1:")?;
-        let rest = &log[at + "http://".len()..];
+        // Messages about servers have addresses too.
+        let mark = "the admin listener is at http://";
+        let at = log.rfind(mark)?;
+        let rest = &log[at + mark.len()..];
         let end = rest.find(|character: char| !character.is_ascii_digit() && character != '.' && character != ':');
         Some(Admin { address: rest[..end?].to_owned() })
     }

@@ -54,8 +54,8 @@ pub struct InfluxSink {
     /// The column with the points' time: a timestamp, a text that is one, or an int64 in the unit of `precision`. Without it:
     /// `timestamp`, else `time`, if that is a timestamp.
     pub time: Option<String>,
-    /// Give points the time at which they are written. Rows that are replayed after a crash are then written again, at
-    /// another time.
+    /// Give points the time at which they are written, each its own. Rows that are replayed after a crash are then written
+    /// again, at another time.
     pub time_of_writing: bool,
     /// The unit of times: `"ns"`, `"us"`, `"ms"` or `"s"`. A timestamp is cut to it.
     pub precision: Precision,
@@ -254,6 +254,10 @@ batch = { rows = 5000, bytes = "1MiB", wait = "1s" }
         if self.time.is_some() && self.time_of_writing {
             return Err(CheckError::new("time_of_writing", "give either `time` or `time_of_writing`, not both"));
         }
+        if self.time_of_writing && self.precision.nanos() > 1000 {
+            // Each point gets a time of its own, so many a second would run ahead of the clock.
+            return Err(CheckError::new("precision", "`time_of_writing` needs the precision \"us\" or \"ns\""));
+        }
         for (key, zero) in [
             ("batch.rows", self.batch.rows == 0),
             ("batch.bytes", self.batch.bytes.0 == 0),
@@ -284,5 +288,43 @@ batch = { rows = 5000, bytes = "1MiB", wait = "1s" }
 
     async fn open(&self, context: &Context, _: Option<&Value>) -> Result<Box<dyn Sink>, ConnectorError> {
         Ok(Box::new(InfluxWriter::open(self, context).await?))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_and_what_it_reads() {
+        let config: InfluxSink = toml::from_str(&InfluxSink::EXAMPLE.replace("type = \"influxdb\"\n", "")).unwrap();
+        config.check().unwrap();
+        assert_eq!(config.reads().unwrap(), ["host", "timestamp", "tr"]);
+        assert_eq!(InfluxSink::default().reads(), None);
+        assert!(!format!("{config:?}").contains("token: Some(Text"));
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_key() {
+        let base = "url = 'http://x'\norg = 'o'\nbucket = 'b'\ntoken = 't'\n";
+        let check = |more: &str| {
+            let config: InfluxSink = toml::from_str(&format!("{base}{more}")).unwrap();
+            config.check().map_or_else(|error| format!("{}: {error}", error.key), |()| String::new())
+        };
+        assert_eq!(check("measurement = 'm'"), "");
+        assert_eq!(check(""), ": `measurement` is missing: name the measurement of the points");
+        assert!(check("measurement = '#m'").starts_with("measurement: "));
+        assert!(check("measurement = 'm'\nmeasurement_column = 'm'").starts_with("measurement_column: "));
+        assert!(check("measurement = 'm'\ntags = { time = 'x' }").starts_with("tags: a tag can't be named `time`"));
+        assert!(check("measurement = 'm'\nfields = ['a', 'a']").starts_with("fields: `a` stands here twice"));
+        assert!(check("measurement = 'm'\nfields = []").starts_with("fields: "));
+        assert!(check("measurement = 'm'\nbatch = { rows = 0 }").starts_with("batch.rows: "));
+        assert!(check("measurement = 'm'\ntime_of_writing = true\nprecision = 's'").starts_with("precision: "));
+        assert!(check("measurement = 'm'\ntime_of_writing = true\ntime = 't'").starts_with("time_of_writing: "));
+        let none: InfluxSink = toml::from_str("url = 'http://x'\norg = 'o'\nbucket = 'b'\nmeasurement = 'm'").unwrap();
+        assert!(none.check().unwrap_err().message.starts_with("`token` is missing"));
+        let file: InfluxSink = toml::from_str("config = 'influxdb.ini'\nmeasurement = 'm'").unwrap();
+        file.check().unwrap();
     }
 }

@@ -132,3 +132,30 @@ delay = "2s"                   # points that come late
         Ok(Box::new(InfluxReader::open(self, context, position)?))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_and_what_is_wrong() {
+        let example: InfluxSource =
+            toml::from_str(&InfluxSource::EXAMPLE.replace("type = \"influxdb\"\n", "")).unwrap();
+        example.check().unwrap();
+        assert!(!example.finite());
+        let check = |more: &str| {
+            let text = format!("url = 'http://x'\norg = 'o'\ntoken = 't'\n{more}");
+            let config: InfluxSource = toml::from_str(&text).unwrap();
+            config.check().map_or_else(|error| error.key, |()| "right".to_owned())
+        };
+        assert_eq!(check("query = 'buckets()'"), "right");
+        assert_eq!(check(""), "");
+        assert_eq!(check("query = ' '"), "query");
+        assert_eq!(check("query = 'x'\nquery_file = 'x'"), "query_file");
+        assert_eq!(check("query = 'x'\ndelay = '1s'"), "delay");
+        assert_eq!(check("query = 'x'\nevery = '0s'"), "every");
+        assert_eq!(check("query = 'x'\nstart = 'yesterday'"), "start");
+        assert_eq!(check("query = 'x'\nstart = '2026-01-01'"), "right");
+    }
+}
