@@ -165,8 +165,8 @@ pub(super) mod tests {
     use super::*;
 
     pub(in crate::source) fn chunk(partitions: &[&Arc<Partition>], records: &[Record<'_>]) -> Chunk {
-        let mut chunk = Chunk::default();
-        chunk.partitions = partitions.iter().map(|partition| (Arc::clone(partition), 0)).collect();
+        let partitions = partitions.iter().map(|partition| (Arc::clone(partition), 0)).collect();
+        let mut chunk = Chunk { partitions, ..Chunk::default() };
         for record in records {
             chunk.push_record(record);
         }
