@@ -13,6 +13,7 @@ mod docs;
 mod editors;
 mod evil;
 mod isolation;
+mod kafka_source;
 mod many;
 mod once;
 mod quickstart;
