@@ -16,6 +16,7 @@ mod evil;
 mod influxdb;
 mod isolation;
 mod kafka_sink;
+mod kafka_source;
 mod many;
 mod once;
 mod quickstart;
