@@ -63,7 +63,7 @@ fn attempt_fate(error: &RequestAttemptError) -> Fate {
 
 /// A mutation over half a segment of the commit log, or a request over the largest frame.
 fn is_too_large(message: &str) -> bool {
-    message.contains("too large") || message.contains("too big")
+    ["too large", "too big", "oversized"].iter().any(|sign| message.contains(sign))
 }
 
 /// Why there is no session.

@@ -3,8 +3,8 @@
 //! # What the sink promises
 //! A row is an upsert with a timestamp of the sink's own, so a row that is written again, after an error or after a crash,
 //! leaves the table as it was. The last row with a key stays. Counters are different: adding can't be repeated without
-//! adding twice. Each row is sent once, and once more only if the server did not say whether it was added; after a crash
-//! the rows since the last checkpoint are added again. That is **at least once**.
+//! adding twice. A row that was added is not sent again, but one of which the server did not say whether it was added is;
+//! after a crash the rows since the last checkpoint are added again. That is **at least once**.
 //!
 //! A value that does not fit its column makes a failed row, and the others go on. A table that is altered while the
 //! pipeline runs is looked up again: new columns are filled from then on, dropped ones are left out.
