@@ -17,7 +17,7 @@ use scylla::cluster::metadata::Table;
 use scylla::deserialize::row::ColumnIterator;
 use scylla::errors::ExecutionError;
 use scylla::frame::response::result::ColumnType as CqlType;
-use scylla::response::query_result::QueryResult;
+use scylla::response::query_result::{QueryResult, QueryRowsResult};
 use scylla::response::{PagingState, PagingStateResponse};
 use scylla::statement::prepared::PreparedStatement;
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,16 @@ struct Page {
     result: Result<(QueryResult, PagingStateResponse), ExecutionError>,
 }
 
+/// A page whose rows are being taken: a batch may be full in the middle of it.
+struct Open {
+    range: u32,
+    rows: QueryRowsResult,
+    /// The first of its rows that was not taken.
+    next: usize,
+    /// The range has no other page.
+    last: bool,
+}
+
 pub(crate) struct CassandraReader {
     config: CassandraSource,
     session: Shared,
@@ -89,6 +99,7 @@ pub(crate) struct CassandraReader {
     schema: SchemaRef,
     limits: BatchLimits,
     pages: JoinSet<Page>,
+    open: Option<Open>,
     /// Where each range that was begun starts, and how many rows there were given out before a restart.
     starts: BTreeMap<u32, Mark>,
     /// After the last batch given out.
@@ -155,6 +166,7 @@ impl CassandraReader {
             schema: Arc::new(Schema::new(fields)),
             limits: context.batch,
             pages: JoinSet::new(),
+            open: None,
             starts: BTreeMap::new(),
             given: reading.clone(),
             taken: reading,
@@ -195,7 +207,7 @@ impl CassandraReader {
         });
     }
 
-    /// Take a page's rows and ask for the next one.
+    /// Take a page and ask for the next one.
     fn take(&mut self, page: Page) -> Result<(), ConnectorError> {
         let Page { range, paging, result } = page;
         let (result, response) = match result {
@@ -215,27 +227,42 @@ impl CassandraReader {
         if let Some(next) = next {
             self.fetch(range, next);
         }
-        let unreadable = |error: &dyn std::fmt::Display| {
-            ConnectorError::failed(format!("the answer for `{}` can't be read: {error}", self.config.table))
-        };
-        let result = result.into_rows_result().map_err(|error| unreadable(&error))?;
-        let rows = result.rows::<ColumnIterator<'_, '_>>().map_err(|error| unreadable(&error))?;
-        let (Some(mark), Some(start)) = (self.taken.begun.get_mut(&range), self.starts.get_mut(&range)) else {
-            return Ok(());
-        };
+        let rows = result.into_rows_result().map_err(|error| self.unreadable(&error))?;
+        self.open = Some(Open { range, rows, next: 0, last });
+        Ok(())
+    }
+
+    fn unreadable(&self, error: &dyn std::fmt::Display) -> ConnectorError {
+        ConnectorError::failed(format!("the answer for `{}` can't be read: {error}", self.config.table))
+    }
+
+    /// Take rows of a page until the batch is full.
+    fn collect(&mut self, mut open: Open) -> Result<(), ConnectorError> {
+        let rows = open.rows.rows::<ColumnIterator<'_, '_>>().map_err(|error| self.unreadable(&error))?;
+        let mut ended = true;
         let mut cells = Vec::with_capacity(self.kinds.len());
-        for row in rows {
-            let mut token = mark.token;
+        for (index, row) in rows.enumerate().skip(open.next) {
+            if self.is_full() {
+                open.next = index;
+                ended = false;
+                break;
+            }
+            let mut token = None;
             cells.clear();
-            for column in row.map_err(|error| unreadable(&error))? {
-                let column = column.map_err(|error| unreadable(&error))?;
+            for column in row.map_err(|error| self.unreadable(&error))? {
+                let column = column.map_err(|error| self.unreadable(&error))?;
                 let bytes = column.slice.map(|slice| slice.as_slice());
                 if column.index == self.kinds.len() {
-                    token = bytes.and_then(|bytes| bytes.try_into().ok()).map_or(token, i64::from_be_bytes);
+                    token = bytes.and_then(|bytes| bytes.try_into().ok()).map(i64::from_be_bytes);
                 } else {
                     cells.push(bytes);
                 }
             }
+            let (Some(mark), Some(start)) = (self.taken.begun.get_mut(&open.range), self.starts.get_mut(&open.range))
+            else {
+                return Ok(());
+            };
+            let token = token.unwrap_or(mark.token);
             if start.rows > 0 && token == start.token {
                 start.rows -= 1;
                 continue;
@@ -250,9 +277,11 @@ impl CassandraReader {
         if self.rows.count > 0 {
             self.since.get_or_insert_with(Instant::now);
         }
-        if last {
-            self.taken.begun.remove(&range);
-            self.starts.remove(&range);
+        if !ended {
+            self.open = Some(open);
+        } else if open.last {
+            self.taken.begun.remove(&open.range);
+            self.starts.remove(&open.range);
             self.begin();
         }
         Ok(())
@@ -319,8 +348,13 @@ impl Source for CassandraReader {
             self.fetch(range, paging);
         }
         loop {
-            if self.is_full() || (self.pages.is_empty() && self.rows.count > 0) {
+            let pending = self.open.is_some() || !self.pages.is_empty();
+            if self.is_full() || (!pending && self.rows.count > 0) {
                 return self.batch().map(Event::Batch);
+            }
+            if let Some(open) = self.open.take() {
+                self.collect(open)?;
+                continue;
             }
             if self.pages.is_empty() && self.taken.is_over() {
                 self.given = self.taken.clone();
