@@ -61,6 +61,10 @@ impl SourceWorld for Records {
     fn broken(&self, number: u64) -> bool {
         number % 11 == 4
     }
+
+    fn remembers(&self) -> bool {
+        true
+    }
 }
 
 /// A topic that is written to.

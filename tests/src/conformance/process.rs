@@ -106,6 +106,14 @@ pub struct Held {
 }
 
 impl Held {
+    /// Whether nothing more is held than that. Less may be: what was counted first may still have been on its way out.
+    pub fn is_within(&self, other: &Held) -> bool {
+        let within = |mine: &BTreeMap<String, usize>, theirs: &BTreeMap<String, usize>| {
+            mine.iter().all(|(name, count)| theirs.get(name).is_some_and(|most| count <= most))
+        };
+        within(&self.descriptors, &other.descriptors) && within(&self.threads, &other.threads)
+    }
+
     /// Now.
     ///
     /// # Panics
