@@ -213,7 +213,7 @@ fn influxdb_has_every_row_once_after_all_that_can_happen() {
     daemon.start();
     wait_until("the daemon has noticed", || daemon.status("crash").to_string().contains("can't be reached"));
     influxdb.start_again();
-    daemon.wait_state("crash", "completed");
+    daemon.wait_state("crash", "COMPLETED");
     assert_eq!(influxdb.count(&bucket, "m", "n"), ROWS);
     let sum = influxdb.query(&format!("from(bucket: \"{bucket}\") |> range(start: 0) |> group() |> sum()"));
     assert_eq!(sum[0]["_value"], json!(ROWS * (ROWS - 1) / 2));
@@ -283,4 +283,23 @@ fn influxdb_is_asked_about_each_time_once() {
     let mut values = acequia_tests::values_of(&daemon.out("rows.jsonl"), "_value");
     values.sort_unstable();
     assert_eq!(values, (0..2000).collect::<Vec<_>>());
+}
+
+#[test]
+fn influxdb_over_tls() {
+    let influxdb = InfluxDb::start_tls();
+    let bucket = influxdb.bucket("tls");
+    let mut daemon = Daemon::new();
+    daemon.file("in.jsonl", lines([json!({"time": "2020-04-13T12:09:37Z", "n": 1})]));
+    let sink = |tls: &str| format!("{}measurement = \"m\"\n{tls}", server(&influxdb, &bucket));
+    let schema = "time = \"timestamp\"\nn = \"int64\"";
+    daemon.pipeline("tls", &from_lines(schema, &sink("")));
+    let exit = daemon.once();
+    assert_eq!(exit.code, Some(1), "{}", exit.stderr);
+    assert!(exit.stderr.contains("certificate verify failed"), "{}", exit.stderr);
+    let ca = format!("tls = {{ ca = \"{}\" }}\n", influxdb.certificate().display());
+    daemon.pipeline("tls", &from_lines(schema, &sink(&ca)));
+    let exit = daemon.once();
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    assert_eq!(influxdb.count(&bucket, "m", "n"), 1);
 }

@@ -125,8 +125,10 @@ fn two_daemons_share_the_partitions() {
     let path = numbers(&one, COUNT);
     let produce = |part: usize| {
         let lines = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<_> = lines.lines().skip(part * COUNT / 4).take(COUNT / 4).map(str::to_owned).collect();
-        kafka.produce(&topic, lines);
+        // With keys, so that each partition gets some.
+        let how = Produce { key_separator: Some("=".to_owned()), ..Produce::default() };
+        let lines = lines.lines().enumerate().skip(part * COUNT / 4).take(COUNT / 4);
+        kafka.produce_with(&topic, &how, lines.map(|(key, line)| format!("{key}={line}")));
     };
     let outs = [one.out("p.jsonl"), other.out("p.jsonl")];
     let total = || outs.iter().map(|out| rows(out)).sum::<usize>();
@@ -198,4 +200,69 @@ fn what_is_wrong_is_named() {
         assert!(exit.stderr.contains(expected) && !exit.stderr.contains("alice-secret"), "{}", exit.stderr);
     }
     assert!(!kafka.topics().contains(&"missing".to_owned()), "it is not made by asking for it");
+}
+
+#[test]
+fn it_begins_where_it_is_told_to() {
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("start", 1);
+    kafka.produce(&topic, (0..3).map(|number| format!("{{\"value\":{number}}}")));
+    let before = kafka.consume(&topic).iter().map(|record| record.timestamp).max().unwrap();
+    // Records of the next call have a later millisecond: the tool takes longer than that to start.
+    kafka.produce(&topic, (3..5).map(|number| format!("{{\"value\":{number}}}")));
+    let keys = |start: &str| format!("topics = [\"{topic}\"]\ngroup = \"{}\"\nstart = {start}", unique("start"));
+    for (start, expected) in [
+        ("\"earliest\"".to_owned(), vec![0, 1, 2, 3, 4]),
+        ("{ timestamp = \"2001-01-01T00:00:00Z\" }".to_owned(), vec![0, 1, 2, 3, 4]),
+        (format!("{{ timestamp = \"{}\" }}", rfc_3339(before + 1)), vec![3, 4]),
+        ("\"latest\"".to_owned(), vec![]),
+    ] {
+        let mut daemon = Daemon::new();
+        daemon.pipeline("p", &pipeline(kafka.address(), &format!("{}\nuntil = \"end\"", keys(&start))));
+        let exit = daemon.once();
+        assert_eq!(exit.code, Some(0), "{start}: {}", exit.stderr);
+        assert_eq!(values_of(&daemon.out("p.jsonl"), "value"), expected, "{start}");
+    }
+    let mut daemon = Daemon::new();
+    daemon.pipeline("p", &pipeline(kafka.address(), &keys("\"latest\"")));
+    daemon.start();
+    wait_until("it has its partition", || daemon.stderr().contains("partitions assigned"));
+    kafka.produce(&topic, [r#"{"value": 5}"#]);
+    daemon.wait_rows("p.jsonl", 1);
+    daemon.stop();
+    assert_eq!(values_of(&daemon.out("p.jsonl"), "value"), [5]);
+}
+
+/// Milliseconds since the epoch, as `date` writes them.
+fn rfc_3339(millis: i64) -> String {
+    let output = std::process::Command::new("date")
+        .args(["-u", "-d", &format!("@{}.{:03}", millis / 1000, millis % 1000), "+%Y-%m-%dT%H:%M:%S.%3NZ"])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Both connectors over TLS, and not without its certificate.
+#[test]
+fn over_tls() {
+    let kafka = Kafka::start_with(&KafkaOptions { tls: true, ..KafkaOptions::default() });
+    let (from, to) = (kafka.topic("tls-from", 1), kafka.topic("tls-to", 1));
+    kafka.produce(&from, ["one", "two"]);
+    let address = kafka.tls_address();
+    let copy = |tls: &str| {
+        format!(
+            "[source]\ntype = \"kafka\"\nbrokers = [\"{address}\"]\ntopics = [\"{from}\"]\nformat = \"text\"\nuntil = \"end\"\n\
+             tls = {tls}\n[[sink]]\ntype = \"kafka\"\nbrokers = [\"{address}\"]\ntopic = \"{to}\"\nformat = \"text\"\n\
+             value = \"value\"\ntls = {tls}\n"
+        )
+    };
+    let mut daemon = Daemon::new();
+    daemon.pipeline("p", &copy("{}"));
+    let exit = daemon.once();
+    assert_eq!(exit.code, Some(1), "{}", exit.stderr);
+    assert!(exit.stderr.contains("certificate verify failed"), "{}", exit.stderr);
+    daemon.pipeline("p", &copy(&format!("{{ ca = \"{}\" }}", kafka.certificate().display())));
+    let exit = daemon.once();
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    assert_eq!(kafka.consume(&to).iter().map(|record| record.text()).collect::<Vec<_>>(), ["one", "two"]);
 }

@@ -214,8 +214,8 @@ org = "my-org"
 bucket = "streaming"
 token = { env = "INFLUX_TOKEN" }
 measurement = "trwave"
-tags = ["host"]                # none, unless given
-fields = { tr = "tr" }         # all other columns, unless given
+tags = []                      # columns that are tags, such as ["host"]
+fields = { tr = "value" }      # all other columns, unless given
 time = "timestamp"
 precision = "us"               # or "ns", "ms", "s"
 batch = { rows = 5000, bytes = "1MiB", wait = "1s" }
@@ -300,7 +300,7 @@ mod tests {
     fn the_example_and_what_it_reads() {
         let config: InfluxSink = toml::from_str(&InfluxSink::EXAMPLE.replace("type = \"influxdb\"\n", "")).unwrap();
         config.check().unwrap();
-        assert_eq!(config.reads().unwrap(), ["host", "timestamp", "tr"]);
+        assert_eq!(config.reads().unwrap(), ["timestamp", "value"]);
         assert_eq!(InfluxSink::default().reads(), None);
         assert!(!format!("{config:?}").contains("token: Some(Text"));
     }
