@@ -59,6 +59,15 @@ fn broken(port: u16) -> Vec<(&'static str, String)> {
         ("deep-config", transform(&format!("plugin = \"select\", config.{}x = 1", "a.".repeat(2000)))),
         ("too-large", format!("{RATE}{SINK}# {}\n", "x".repeat(4 << 20))),
         (
+            "two-exactly-once",
+            format!(
+                "{RATE}{}",
+                "[[sink]]\ntype = \"kafka\"\nbrokers = [\"127.0.0.1:1\"]\ntopic = \"t\"\ndelivery = \"exactly_once\"\n"
+                    .repeat(2)
+            ),
+        ),
+        ("tasks-of-a-source-that-is-one", format!("{RATE}{SINK}delivery = {{ tasks = 2 }}\n")),
+        (
             "several",
             "[source]\ntype = \"rate\"\nrow = 5\nrows_per_second = -1\n[[sink]]\ntype = \"blackhol\"\n".to_owned(),
         ),
