@@ -1,4 +1,4 @@
-//! The course's pipelines, from the files in `examples/course`, with a file in place of the server.
+//! The pipelines of the course that need no server, from the files in `examples/course-files`.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// A daemon with one of the course's files, with something in it replaced.
 fn course(name: &str, replace: &[(&str, &str)]) -> Daemon {
     let daemon = Daemon::new();
-    let folder = workspace().join("examples/course");
+    let folder = workspace().join("examples/course-files");
     let mut text = std::fs::read_to_string(folder.join(format!("{name}.toml"))).unwrap();
     for (old, new) in replace {
         assert!(text.contains(old), "{name}.toml has no `{old}`");

@@ -21,6 +21,7 @@ mod kafka_source;
 mod many;
 mod once;
 mod quickstart;
+mod real;
 mod reloads;
 mod servers;
 mod systemd;

@@ -1,0 +1,138 @@
+//! Several daemons with the same pipelines share a topic's partitions.
+
+use std::collections::BTreeMap;
+
+use acequia_tests::servers::{Cassandra, Kafka, Produce, unique};
+use acequia_tests::{Daemon, eventually, json_lines, wait_until};
+
+use super::read_so_far;
+
+const PARTITIONS: u32 = 6;
+const CHUNK: u64 = 30_000;
+
+/// Send the next rows, with keys, so that each partition gets some.
+fn send(topic: &str, chunk: u64) {
+    let how = Produce { key_separator: Some("=".to_owned()), ..Produce::default() };
+    let rows = (chunk * CHUNK..(chunk + 1) * CHUNK).map(|value| format!("{value}={{\"value\":{value}}}"));
+    Kafka::shared().produce_with(topic, &how, rows);
+}
+
+fn source(topic: &str, group: &str) -> String {
+    let address = Kafka::shared().address();
+    format!(
+        "[source]\ntype = \"kafka\"\nbrokers = [\"{address}\"]\ntopics = [\"{topic}\"]\ngroup = \"{group}\"\nformat = \"json\"\n\
+         metadata = [\"partition\", \"offset\"]\n\n\
+         # A member that was killed is out of the group soon.\n\
+         [source.properties]\n\"session.timeout.ms\" = 6000\n\n\
+         [delivery]\ncheckpoint_interval = \"200ms\"\nbatch = {{ rows = 500 }}\n\n"
+    )
+}
+
+/// What the group has confirmed, all partitions together.
+fn confirmed(group: &str) -> u64 {
+    Kafka::shared().group_offsets(group).values().map(|offset| u64::try_from(*offset).unwrap()).sum()
+}
+
+/// Which partitions a group's members have now, by what status says they have read since they started.
+fn has_read(daemon: &Daemon, name: &str) -> bool {
+    read_so_far(daemon, name) > 0
+}
+
+/// One of two is killed and comes back, and a third one comes: no row is missing, and where the key is natural none is there
+/// twice.
+// invariants 1 and 4
+#[test]
+fn no_row_is_missing_when_one_is_killed_and_another_comes() {
+    let (kafka, cassandra) = (Kafka::shared(), Cassandra::shared());
+    let topic = kafka.topic("shared", PARTITIONS);
+    let (group, keyspace) = (unique("shared"), cassandra.keyspace("shared"));
+    cassandra.query(&format!("CREATE TABLE {keyspace}.rows (value bigint PRIMARY KEY, partition int, offset bigint)"));
+    let text = format!(
+        "{}[[sink]]\ntype = \"cassandra\"\nnodes = [\"{}\"]\nkeyspace = \"{keyspace}\"\ntable = \"rows\"\n",
+        source(&topic, &group),
+        cassandra.address()
+    );
+    let daemon = || {
+        let mut daemon = Daemon::new();
+        daemon.pipeline("shared", &text);
+        daemon.start();
+        daemon
+    };
+    send(&topic, 0);
+    let mut first = daemon();
+    let second = daemon();
+    send(&topic, 1);
+    wait_until("both have a share", || has_read(&first, "shared") && has_read(&second, "shared"));
+    send(&topic, 2);
+    first.kill();
+    // The second one gets all partitions, once the first is given up.
+    send(&topic, 3);
+    first.start();
+    let third = daemon();
+    wait_until("the third has a share too", || {
+        send(&topic, 4);
+        has_read(&third, "shared")
+    });
+    let sent: u64 = kafka.end_offsets(&topic).values().map(|offset| u64::try_from(*offset).unwrap()).sum();
+    wait_until("every row is confirmed", || confirmed(&group) == sent);
+    let rows = 5 * CHUNK;
+    let query = format!("SELECT count(*) AS rows, sum(value) AS total FROM {keyspace}.rows");
+    let found = cassandra.query(&query).remove(0);
+    assert_eq!((found["rows"].as_u64(), found["total"].as_u64()), (Some(rows), Some(rows * (rows - 1) / 2)), "{found}");
+    for mut daemon in [first, second, third] {
+        assert_eq!(daemon.stop().code, Some(0));
+    }
+}
+
+/// Daemons come and go in good order: a partition is confirmed to its last row before it changes hands, so each row is
+/// written once, though the sink is a plain file.
+// invariants 1 and 2
+#[test]
+fn a_partition_changes_hands_without_a_row_twice() {
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("handed", PARTITIONS);
+    let group = unique("handed");
+    let text = format!("{}[[sink]]\ntype = \"file\"\npath = \"OUT/rows.jsonl\"\n", source(&topic, &group));
+    let daemon = || {
+        let mut daemon = Daemon::new();
+        daemon.pipeline("handed", &text);
+        daemon.start();
+        daemon
+    };
+    let mut chunk = 0;
+    let mut send_next = || {
+        send(&topic, chunk);
+        chunk += 1;
+    };
+    let mut all = vec![daemon()];
+    send_next();
+    for _ in 0..3 {
+        let new = daemon();
+        eventually("the new one has a share", || {
+            send_next();
+            has_read(&new, "handed").then_some(())
+        });
+        all.push(new);
+    }
+    // The first one goes, in the middle of the next rows.
+    send_next();
+    assert_eq!(all[0].stop().code, Some(0));
+    send_next();
+    let sent: u64 = kafka.end_offsets(&topic).values().map(|offset| u64::try_from(*offset).unwrap()).sum();
+    wait_until("every row is confirmed", || confirmed(&group) == sent);
+    for daemon in &mut all[1..] {
+        assert_eq!(daemon.stop().code, Some(0));
+    }
+    let mut times: BTreeMap<u64, u64> = BTreeMap::new();
+    for daemon in &all {
+        let mut last: BTreeMap<i64, i64> = BTreeMap::new();
+        for row in json_lines(&daemon.out("rows.jsonl")) {
+            *times.entry(row["value"].as_u64().unwrap()).or_default() += 1;
+            let (partition, offset) = (row["partition"].as_i64().unwrap(), row["offset"].as_i64().unwrap());
+            let before = last.insert(partition, offset);
+            assert!(before.is_none_or(|before| before < offset), "in order within a partition: {row} after {before:?}");
+        }
+    }
+    let twice = times.values().filter(|times| **times > 1).count();
+    assert_eq!((times.len() as u64, twice), (sent, 0), "rows, and how many of them came more than once");
+}
