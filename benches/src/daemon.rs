@@ -80,7 +80,8 @@ impl Daemon {
     }
 }
 
-fn start(mut command: Command, log: PathBuf) -> Result<Running> {
+/// Start a program that is to be measured; what it says on standard error goes to `log`.
+pub(crate) fn start(mut command: Command, log: PathBuf) -> Result<Running> {
     let errors = File::create(&log).with_context(|| format!("{} can't be written", log.display()))?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
     let begin = Instant::now();

@@ -15,6 +15,7 @@ mod measure;
 mod memory;
 mod pipeline;
 mod report;
+mod servers;
 mod start;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use clap::{Parser, Subcommand};
 
 use daemon::Daemon;
 use report::Section;
+use servers::Target;
 
 /// Measure what Acequia costs on this machine. Without a section: all but `engine`.
 #[derive(Debug, Parser)]
@@ -69,6 +71,30 @@ enum Which {
         #[arg(long, default_value_t = 1_000_000)]
         rows: u64,
     },
+    /// Kafka -> even-filter -> file, beside a consumer that only counts. Starts a Kafka of its own.
+    Kafka {
+        /// Messages in the topic.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: u64,
+    },
+    /// Kafka -> Cassandra, beside a loop around the driver. Starts servers of its own.
+    Cassandra {
+        /// Messages in the topic.
+        #[arg(long, default_value_t = 200_000)]
+        rows: u64,
+    },
+    /// Kafka -> InfluxDB, beside posts of 5,000 points. Starts servers of its own.
+    Influxdb {
+        /// Messages in the topic.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: u64,
+    },
+    /// A loop around a driver and nothing else: what the sections above compare with.
+    #[command(hide = true)]
+    Bare {
+        #[command(subcommand)]
+        which: servers::bare::Bare,
+    },
     /// What the engine's settings cost: epochs, and calls on a stack of their own.
     Engine {
         /// Builds of `even-filter` to compare [default: the bundled one].
@@ -87,6 +113,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(Which::Bare { which }) = &arguments.section {
+        return servers::bare::run(which);
+    }
     let daemon = Daemon::find(arguments.daemon.as_deref(), arguments.plugins.as_deref(), arguments.cpu)?;
     let all = [
         Which::Boundary,
@@ -94,6 +123,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         Which::Start,
         Which::Memory,
         Which::File { rows: 1_000_000 },
+        Which::Kafka { rows: 1_000_000 },
+        Which::Cassandra { rows: 200_000 },
+        Which::Influxdb { rows: 1_000_000 },
     ];
     let chosen = match &arguments.section {
         Some(which) => vec![which.clone()],
@@ -128,6 +160,10 @@ fn measure(which: &Which, arguments: &Arguments, daemon: &Daemon) -> Result<Sect
         Which::Start => start::measure(daemon, rounds(20)).context("the start"),
         Which::Memory => memory::measure(daemon, rounds(3)).context("the memory"),
         Which::File { rows } => files::measure(daemon, *rows, rounds(5)).context("the files"),
+        Which::Kafka { rows } => servers::measure(daemon, Target::File, *rows, rounds(5)).context("kafka"),
+        Which::Cassandra { rows } => servers::measure(daemon, Target::Cassandra, *rows, rounds(3)).context("cassandra"),
+        Which::Influxdb { rows } => servers::measure(daemon, Target::InfluxDb, *rows, rounds(3)).context("influxdb"),
+        Which::Bare { .. } => anyhow::bail!("a bare loop is no section"),
         Which::Engine { builds } => engine::measure(daemon, builds, rounds(15)).context("the engine"),
     }
 }
