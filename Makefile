@@ -10,7 +10,7 @@ LISTEN ?= 127.0.0.1:8083
 # Where `make services-up` keeps its servers' data.
 SERVICES ?= $(OUT)/services
 
-.PHONY: help run test build plugins servers check fmt bench deb docs services-up services-down clean
+.PHONY: help run test build native plugins servers check fmt bench deb docs services-up services-down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | awk '{ name = $$1; $$1 = ""; printf "%-15s%s\n", name, $$0 }' 
@@ -23,8 +23,11 @@ run: build ## Start the daemon on a copy of examples/quickstart
 
 # Always the whole workspace: cargo unites the features of the packages that it is asked for, so asking for one of them
 # would build the large dependencies a second time.
-build: plugins ## Build the daemon and the bundled plugins
+build: native plugins ## Build the daemon and the bundled plugins
 	$(CARGO) build --release --locked --workspace
+
+native:
+	@scripts/native.sh
 
 plugins: ## Build the bundled plugins as WebAssembly components
 	plugins/build.sh
@@ -44,7 +47,7 @@ test: ## Install what the tests need and run them all
 servers: ## Install the servers of the tests: Kafka, Cassandra, InfluxDB
 	tests/servers/services.sh install
 
-check: ## Formatting, lints, licences and advisories
+check: native ## Formatting, lints, licences and advisories
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	scripts/deny.sh
@@ -52,7 +55,7 @@ check: ## Formatting, lints, licences and advisories
 fmt: ## Format the sources
 	$(CARGO) fmt --all
 
-bench: build ## Measure the host-guest boundary and rate -> even -> blackhole
+bench: build servers ## Measure: the host-guest boundary, whole pipelines, start, memory, real servers
 	"$(OUT)/release/acequia-bench"
 
 deb: build ## Build the Debian package

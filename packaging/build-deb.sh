@@ -42,7 +42,7 @@ Version: $version
 Architecture: $architecture
 Maintainer: The Acequia developers <acequia@localhost>
 Installed-Size: $(du -k -s --exclude DEBIAN "$root" | cut -f 1)
-Depends: libc6 (>= 2.36), libgcc-s1, systemd
+Depends: libc6 (>= 2.36), libgcc-s1, libssl3, systemd, zlib1g
 Section: net
 Priority: optional
 Description: plugin host for data pipelines

@@ -57,7 +57,7 @@ impl Outputs {
     }
 }
 
-/// A sink in two phases did not come to commit the last checkpoint: the one before it is the last again.
+/// A sink in two phases did not come to commit the last checkpoint: the one before it is the last again (invariant 2).
 async fn go_back(setup: &Setup, store: &Store, sink: &SinkStage) -> Result<Checkpoint, RunError> {
     let stored = |error: crate::state::StateError| RunError::new("checkpoint", error.to_string());
     let previous = store.load_previous(&setup.name).await.map_err(stored)?;
