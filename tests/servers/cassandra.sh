@@ -58,8 +58,8 @@ commitlog_sync: periodic
 commitlog_sync_period: 10000ms
 auto_snapshot: false
 # Counting a million rows takes its time.
-range_request_timeout: 120s
-read_request_timeout: 30s
+range_request_timeout: 300s
+read_request_timeout: 300s
 END
     [ -z "$users" ] || cat <<'END'
 authenticator: PasswordAuthenticator
@@ -110,7 +110,7 @@ start() {
         flags+=(--add-exports "$package=ALL-UNNAMED")
     done
     # No JMX: it would want a port of its own. The role's delay is for clusters that meet for the first time.
-    become "$data" "${java[@]}" -Xms256M -Xmx512M -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto "${flags[@]}" \
+    become "$data" "${java[@]}" -Xms256M -Xmx1G -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto "${flags[@]}" \
         -Dcassandra.config="file://$data/cassandra.yaml" -Dcassandra.storagedir="$data/data" \
         -Dlogback.configurationFile="$HERE/cassandra/logback.xml" -Dcassandra.ring_delay_ms=0 \
         -Dcassandra.skip_wait_for_gossip_to_settle=0 -Dcassandra.superuser_setup_delay_ms=0 \

@@ -17,6 +17,7 @@ import math
 import ssl
 import sys
 
+import cassandra
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.concurrent import execute_concurrent_with_args
@@ -52,6 +53,16 @@ def plain(value):
     return str(value)
 
 
+def patiently(session, statement):
+    """Run a statement; a read that the node gives up, as it does on a busy machine, is made again."""
+    for _ in range(4):
+        try:
+            return session.execute(statement)
+        except cassandra.ReadTimeout:
+            pass
+    return session.execute(statement)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("address")
@@ -79,7 +90,7 @@ def main():
     session = cluster.connect()
     out = sys.stdout
     for statement in options.statements:
-        result = session.execute(statement)
+        result = patiently(session, statement)
         if options.types and result.column_names is not None:
             kinds = (kind.cql_parameterized_type() for kind in result.column_types)
             print(json.dumps(dict(zip(result.column_names, kinds))), file=out)
