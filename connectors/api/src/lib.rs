@@ -10,6 +10,7 @@
 //! done, no environment read) -> **running** (`open`).
 
 mod batch;
+mod calendar;
 mod error;
 mod position;
 mod registry;
@@ -19,7 +20,8 @@ mod source;
 mod types;
 mod units;
 
-pub use batch::{Batch, FailedRow, Origin, Segment, base64, format_timestamp, row_to_json};
+pub use batch::{Batch, FailedRow, Origin, Segment, base64, format_timestamp, from_base64, row_to_json};
+pub use calendar::{civil_from_days, days_from_civil};
 pub use error::{CheckError, ConnectorError, Kind};
 pub use position::Position;
 pub use registry::{ConnectorInfo, Registry, SinkSpec, SinkType, SourceSpec, SourceType};

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use acequia_connector_api::days_from_civil;
+
 /// 2^53: up to here a double holds every integer. What has been rounded to it may have been the next one.
 pub(crate) const EXACT: i64 = 1 << 53;
 
@@ -228,16 +230,6 @@ fn days_in_month(year: i64, month: i64) -> i64 {
         2 => 28,
         _ => 31,
     }
-}
-
-/// Year, month, day to days since the epoch. Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms",
-/// `days_from_civil`.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
 #[cfg(test)]

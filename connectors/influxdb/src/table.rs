@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use acequia_connector_api::{Batch, ByteSize, ColumnType, FailedRow, Origin, Segment};
+use acequia_connector_api::{Batch, ByteSize, ColumnType, FailedRow, Origin, Segment, from_base64};
 use acequia_format::{SchemaConfig, cast_column};
 use arrow_array::{ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions, StringArray};
 use arrow_schema::{ArrowError, Schema};
@@ -347,30 +347,6 @@ fn mark(mut state: u64, record: &ByteRecord) -> u64 {
         }
     }
     state
-}
-
-/// RFC 4648, section 4.
-fn from_base64(text: &str) -> Option<Vec<u8>> {
-    let text = text.trim_end_matches('=');
-    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
-    let (mut word, mut bits) = (0u32, 0);
-    for byte in text.bytes() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        word = (word << 6 | u32::from(value)) & 0xffff;
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push((word >> bits & 0xff) as u8);
-        }
-    }
-    (text.len() % 4 != 1).then_some(bytes)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMic
 use flate2::read::GzDecoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// A request: its first line, and its body without compression.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ struct Request {
 struct Stub {
     url: String,
     requests: Arc<Mutex<Vec<Request>>>,
+    /// How many there are.
+    count: watch::Receiver<usize>,
 }
 
 type Answer = (&'static str, &'static str, String);
@@ -35,12 +38,13 @@ impl Stub {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = requests.clone();
         let answer = Arc::new(answer);
+        let (counter, count) = watch::channel(0);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, seen.clone(), answer.clone()));
+                tokio::spawn(serve(stream, seen.clone(), counter.clone(), answer.clone()));
             }
         });
-        Stub { url, requests }
+        Stub { url, requests, count }
     }
 
     fn requests(&self) -> Vec<Request> {
@@ -56,6 +60,7 @@ impl Stub {
 async fn serve(
     mut stream: TcpStream,
     seen: Arc<Mutex<Vec<Request>>>,
+    count: watch::Sender<usize>,
     answer: Arc<impl Fn(usize, &Request) -> Answer + Send + Sync + 'static>,
 ) {
     let mut bytes = Vec::new();
@@ -64,6 +69,7 @@ async fn serve(
         let number = {
             let mut seen = seen.lock().unwrap();
             seen.push(request.clone());
+            count.send_replace(seen.len());
             seen.len() - 1
         };
         let (status, headers, body) = answer(number, &request);
@@ -271,13 +277,10 @@ async fn points_do_not_wait_for_a_flush() {
     let stub = Stub::start(|_, _| ok()).await;
     let mut sink = open(&stub, "batch = { wait = '50ms' }").await.unwrap();
     sink.write(&batch(0..3)).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(10), async {
-        while stub.bodies().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .unwrap();
+    // The first request is the one at the start.
+    let mut count = stub.count.clone();
+    let second = count.wait_for(|count| *count == 2);
+    tokio::time::timeout(Duration::from_secs(10), second).await.expect("a request without a flush").unwrap();
     assert_eq!(stub.bodies(), [lines(0..3)]);
     sink.flush().await.unwrap();
     assert_eq!(stub.bodies().len(), 1);

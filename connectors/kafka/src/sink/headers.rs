@@ -1,5 +1,6 @@
 //! A message's headers from a row's columns.
 
+use acequia_connector_api::from_base64;
 use rdkafka::message::{Header, OwnedHeaders};
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,7 +23,7 @@ struct Entry {
 impl Entry {
     fn header(self) -> Result<(String, Option<Vec<u8>>), String> {
         match &self.base64 {
-            Some(text) => match decode_base64(text) {
+            Some(text) => match from_base64(text) {
                 Some(value) => Ok((self.key, Some(value))),
                 None => Err(format!("the value of header `{}` is not base64", self.key)),
             },
@@ -78,36 +79,10 @@ fn bytes(value: Value) -> Option<Vec<u8>> {
     }
 }
 
-/// RFC 4648 section 4, with padding.
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_end_matches('=');
-    if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
-    let (mut word, mut bits) = (0u32, 0);
-    for digit in digits.bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        word = word << 6 | u32::from(value);
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push((word >> bits) as u8);
-            word &= (1 << bits) - 1;
-        }
-    }
-    (word == 0).then_some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
+    use acequia_connector_api::base64;
+
     use super::*;
 
     fn list(entries: &[(&str, Option<&str>)]) -> HeaderList {
@@ -135,10 +110,10 @@ mod tests {
         assert_eq!(parsed, HeaderList(vec![("a".to_owned(), Some(vec![255])), ("b".to_owned(), Some(vec![]))]));
         for length in 0..40u8 {
             let bytes: Vec<u8> = (0..length).map(|byte| byte.wrapping_mul(37)).collect();
-            assert_eq!(decode_base64(&acequia_connector_api::base64(&bytes)), Some(bytes));
+            assert_eq!(from_base64(&base64(&bytes)), Some(bytes));
         }
         for bad in ["/w=", "/w", "/x==", "====", "ä===", "a b="] {
-            assert_eq!(decode_base64(bad), None, "{bad}");
+            assert_eq!(from_base64(bad), None, "{bad}");
         }
         assert!(HeaderList::parse(r#"[{"key": "a", "base64": "?"}]"#).unwrap_err().contains("not base64"));
     }
