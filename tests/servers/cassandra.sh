@@ -2,13 +2,13 @@
 # A Cassandra node for the tests, without containers, and the Python driver to ask it with.
 #
 #   cassandra.sh install
-#   cassandra.sh start DATA PORT STORAGE_PORT [--users] [--tls]
+#   cassandra.sh start DATA PORT STORAGE_PORT [--users] [--tls] [--durable]
 #   cassandra.sh wait DATA    until it answers
 #   cassandra.sh stop DATA
 #   cassandra.sh cql ...      runs cql.py, which says how
 #
 # start stays in the foreground and is the node: end it with a signal. --users asks for a password (user and password are
-# `cassandra`), --tls takes nothing but TLS (DATA/tls/cert.pem is what a client has to trust).
+# `cassandra`), --durable confirms a row only when it is in the commit log on disk, so that `kill -9` loses none, --tls takes nothing but TLS (DATA/tls/cert.pem is what a client has to trust).
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 VERSION=5.0.4
@@ -39,7 +39,7 @@ install_driver() {
 }
 
 configure() {
-    local data="$1" port="$2" storage="$3" users="$4" tls="$5"
+    local data="$1" port="$2" storage="$3" users="$4" tls="$5" durable="$6"
     cat <<END
 cluster_name: acequia
 num_tokens: 16
@@ -54,13 +54,16 @@ rpc_address: 127.0.0.1
 storage_port: $storage
 native_transport_port: $port
 start_native_transport: true
-commitlog_sync: periodic
-commitlog_sync_period: 10000ms
 auto_snapshot: false
 # Counting a million rows takes its time.
 range_request_timeout: 300s
 read_request_timeout: 300s
 END
+    if [ -n "$durable" ]; then
+        printf '%s\n' 'commitlog_sync: group' 'commitlog_sync_group_window: 2ms'
+    else
+        printf '%s\n' 'commitlog_sync: periodic' 'commitlog_sync_period: 10000ms'
+    fi
     [ -z "$users" ] || cat <<'END'
 authenticator: PasswordAuthenticator
 authorizer: CassandraAuthorizer
@@ -77,13 +80,14 @@ END
 
 start() {
     [ $# -ge 3 ] || usage
-    local data port="$2" storage="$3" users='' tls=''
+    local data port="$2" storage="$3" users='' tls='' durable=''
     data="$(realpath -m "$1")"
     shift 3
     for option in "$@"; do
         case "$option" in
             --users) users=1 ;;
             --tls) tls=1 ;;
+            --durable) durable=1 ;;
             *) usage ;;
         esac
     done
@@ -93,7 +97,7 @@ start() {
     rm -f "$data/users"
     [ -z "$users" ] || touch "$data/users"
     [ -z "$tls" ] || certificate "$data"
-    configure "$data" "$port" "$storage" "$users" "$tls" >"$data/cassandra.yaml"
+    configure "$data" "$port" "$storage" "$users" "$tls" "$durable" >"$data/cassandra.yaml"
     local java=(java) package
     # As root it would lock all of its heap in memory.
     if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then

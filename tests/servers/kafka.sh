@@ -2,14 +2,15 @@
 # A Kafka broker for the tests: KRaft, one node, without containers.
 #
 #   kafka.sh install
-#   kafka.sh start DATA PORT CONTROLLER_PORT [--sasl PORT] [--tls PORT] [--set KEY=VALUE]...
+#   kafka.sh start DATA PORT CONTROLLER_PORT [--sasl PORT] [--tls PORT] [--proxied PORT:ADVERTISED]
+#       [--set KEY=VALUE]...
 #   kafka.sh wait DATA        until it answers
 #   kafka.sh stop DATA
 #   kafka.sh tool CLASS [ARGUMENT...]
 #
 # start stays in the foreground and is the broker: end it with a signal. --sasl adds a listener with users (SASL_PLAINTEXT;
 # PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512; user `alice`, password `alice-secret`), --tls one with TLS (DATA/tls/cert.pem is
-# what a client has to trust), --set one of the broker's own properties. `tool` runs one of Kafka's own console tools, such as org.apache.kafka.tools.TopicCommand.
+# what a client has to trust), --proxied one more plain one that tells clients to come to the port ADVERTISED, --set one of the broker's own properties. `tool` runs one of Kafka's own console tools, such as org.apache.kafka.tools.TopicCommand.
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 VERSION=4.3.1
@@ -36,20 +37,25 @@ tool() {
 }
 
 configure() {
-    local data="$1" plain="$2" controller="$3" sasl="$4" tls="$5"
-    shift 5
+    local data="$1" plain="$2" controller="$3" sasl="$4" tls="$5" proxied="$6"
+    shift 6
     local listeners="PLAINTEXT://127.0.0.1:$plain"
     [ -z "$sasl" ] || listeners+=",SASL_PLAINTEXT://127.0.0.1:$sasl"
     [ -z "$tls" ] || listeners+=",SSL://127.0.0.1:$tls"
+    local advertised="$listeners"
+    if [ -n "$proxied" ]; then
+        listeners+=",PROXIED://127.0.0.1:${proxied%:*}"
+        advertised+=",PROXIED://127.0.0.1:${proxied#*:}"
+    fi
     cat <<END
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
 listeners=$listeners,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=$listeners
+advertised.listeners=$advertised
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL,PROXIED:PLAINTEXT
 log.dirs=$data/data
 num.partitions=1
 offsets.topic.replication.factor=1
@@ -89,7 +95,7 @@ END
 
 start() {
     [ $# -ge 3 ] || usage
-    local data plain="$2" controller="$3" sasl='' tls='' set=()
+    local data plain="$2" controller="$3" sasl='' tls='' proxied='' set=()
     data="$(realpath -m "$1")"
     shift 3
     while [ $# -gt 0 ]; do
@@ -97,6 +103,7 @@ start() {
         case "$1" in
             --sasl) sasl="$2" ;;
             --tls) tls="$2" ;;
+            --proxied) proxied="$2" ;;
             --set) set+=("$2") ;;
             *) usage ;;
         esac
@@ -104,9 +111,9 @@ start() {
     done
     [ -d "$LIBS" ] || die "Kafka is not installed: run 'tests/servers/$NAME install'"
     need_java
-    prepare "$data" plain="$plain" controller="$controller" ${sasl:+sasl="$sasl"} ${tls:+tls="$tls"}
+    prepare "$data" plain="$plain" controller="$controller" ${sasl:+sasl="$sasl"} ${tls:+tls="$tls"} ${proxied:+proxied="${proxied%:*}"}
     [ -z "$tls" ] || certificate "$data"
-    configure "$data" "$plain" "$controller" "$sasl" "$tls" "${set[@]}" >"$data/server.properties"
+    configure "$data" "$plain" "$controller" "$sasl" "$tls" "$proxied" "${set[@]}" >"$data/server.properties"
     if ! [ -e "$data/data/meta.properties" ]; then
         local scram=()
         if [ -n "$sasl" ]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Kafka, Cassandra and InfluxDB on their well known ports, for trying things by hand.
 #
-#   services.sh install     all three, as the tests need them
+#   services.sh install     all three, as the tests need them, and what moves a clock
 #   services.sh up DIR      start them in the background; their data is in DIR
 #   services.sh down DIR    stop exactly those; their data stays
 #
@@ -73,6 +73,8 @@ install_all() {
     for name in "${ALL[@]}"; do
         "$HERE/$name.sh" install
     done
+    # What the campaign of faults moves the daemon's clock with.
+    need faketime faketime
 }
 
 case "${1:-}" in

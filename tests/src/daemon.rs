@@ -1,6 +1,7 @@
 //! The daemon as a process.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ pub struct Daemon {
     child: Option<Child>,
     arguments: Vec<String>,
     prelude: Option<String>,
+    under: Vec<String>,
     environment: BTreeMap<String, String>,
 }
 
@@ -49,7 +51,7 @@ impl Daemon {
         for name in ["pipelines", "state", "out"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
         }
-        Daemon { folder, child: None, arguments: Vec::new(), prelude: None, environment: BTreeMap::new() }
+        Daemon { folder, child: None, arguments: Vec::new(), prelude: None, under: Vec::new(), environment: BTreeMap::new() }
     }
 
     /// An argument more for `acequia run`.
@@ -70,6 +72,13 @@ impl Daemon {
     #[must_use]
     pub fn prelude(mut self, command: &str) -> Self {
         self.prelude = Some(command.to_owned());
+        self
+    }
+
+    /// A command that becomes the daemon, such as `setpriv` with its options.
+    #[must_use]
+    pub fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -141,14 +150,14 @@ impl Daemon {
         let log = |name| File::options().create(true).append(true).open(self.folder().join(name)).expect("a log");
         // A new life starts a new log, so that an address or a line of an old one is not taken for its own.
         let _ = std::fs::rename(self.folder().join("stderr"), self.folder().join("stderr.before"));
-        let mut command = match &self.prelude {
-            None => Command::new(binary()),
-            Some(prelude) => {
-                let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!("{prelude} && exec \"$0\" \"$@\"")).arg(binary());
-                shell
-            }
-        };
+        let mut words: Vec<OsString> = self.under.iter().map(OsString::from).collect();
+        words.push(binary().into_os_string());
+        if let Some(prelude) = &self.prelude {
+            let script = format!("{prelude} && exec \"$0\" \"$@\"");
+            words.splice(0..0, ["sh".into(), "-c".into(), script.into()]);
+        }
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         let child = command
             .arg("run")
             .arg(self.pipelines())

@@ -9,12 +9,14 @@ mod account;
 pub mod conformance;
 mod daemon;
 mod files;
+mod proxy;
 pub mod servers;
 mod wait;
 
 pub use account::{Account, Stage};
 pub use daemon::{Admin, Daemon, Exit};
 pub use files::{json_lines, rows, values_of};
+pub use proxy::{Proxy, Weather};
 pub use wait::{PATIENCE, eventually, wait_until};
 
 use std::path::PathBuf;

@@ -58,7 +58,7 @@ fn what_is_missing_is_said() {
 
 #[test]
 fn users_are_asked_for_and_checked() {
-    let cassandra = Cassandra::start_with(CassandraOptions { users: true, tls: true });
+    let cassandra = Cassandra::start_with(CassandraOptions { users: true, tls: true, ..CassandraOptions::default() });
     let keyspace = cassandra.keyspace("users");
     cassandra.query(&format!("CREATE TABLE {keyspace}.t (id bigint PRIMARY KEY)"));
     let ca = cassandra.certificate().display().to_string();

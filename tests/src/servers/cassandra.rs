@@ -16,6 +16,9 @@ pub struct CassandraOptions {
     pub users: bool,
     /// TLS, and nothing but TLS. Its certificate is [`Server::certificate`].
     pub tls: bool,
+    /// A row is confirmed only when it is in the commit log on disk, so that `kill -9` loses none. As Cassandra is
+    /// delivered, the last ten seconds are.
+    pub durable: bool,
 }
 
 /// A Cassandra node.
@@ -61,6 +64,9 @@ impl Cassandra {
             }
             if options.tls {
                 arguments.push("--tls".to_owned());
+            }
+            if options.durable {
+                arguments.push("--durable".to_owned());
             }
             arguments
         });

@@ -14,6 +14,8 @@ pub struct KafkaOptions {
     pub sasl: bool,
     /// A listener with TLS ([`Kafka::tls_address`]), whose certificate is [`Server::certificate`].
     pub tls: bool,
+    /// The port that one more plain listener ([`Kafka::behind_proxy`]) tells its clients to come to: that of a proxy.
+    pub proxy: Option<u16>,
     /// Properties of the broker, `key=value`.
     pub properties: Vec<String>,
 }
@@ -53,13 +55,16 @@ impl Kafka {
     /// # Panics
     /// If it does not come up.
     pub fn start_with(options: &KafkaOptions) -> Kafka {
-        let server = Server::start("kafka.sh", 4, |ports| {
+        let server = Server::start("kafka.sh", 5, |ports| {
             let mut arguments = vec![ports[0].to_string(), ports[1].to_string()];
             for (name, port) in [(options.sasl, ("--sasl", ports[2])), (options.tls, ("--tls", ports[3]))]
                 .into_iter()
                 .filter_map(|(wanted, listener)| wanted.then_some(listener))
             {
                 arguments.extend([name.to_owned(), port.to_string()]);
+            }
+            if let Some(advertised) = options.proxy {
+                arguments.extend(["--proxied".to_owned(), format!("{}:{advertised}", ports[4])]);
             }
             for property in &options.properties {
                 arguments.extend(["--set".to_owned(), property.clone()]);
@@ -78,6 +83,11 @@ impl Kafka {
     /// Host and port of the listener with users.
     pub fn sasl_address(&self) -> String {
         format!("127.0.0.1:{}", self.port(2))
+    }
+
+    /// Host and port of the listener that a proxy has to lead to.
+    pub fn behind_proxy(&self) -> String {
+        format!("127.0.0.1:{}", self.port(4))
     }
 
     /// Host and port of the listener with TLS.
