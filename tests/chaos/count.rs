@@ -45,7 +45,8 @@ impl Count {
 
 impl fmt::Display for Count {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Count { pipeline, read, rows, lost, doubled, disorder, strange, letters, letters_lost, letters_doubled } = self;
+        let Count { pipeline, read, rows, lost, doubled, disorder, strange, letters, letters_lost, letters_doubled } =
+            self;
         write!(
             formatter,
             "  {pipeline}: {read} read, {rows} to arrive, {lost} lost, {doubled} doubled, {disorder} out of order, {strange} strange; {letters} dead letters, {letters_lost} lost, {letters_doubled} doubled"
@@ -54,8 +55,15 @@ impl fmt::Display for Count {
 }
 
 /// Every `n` for which `wanted` is true has to be there once.
-fn compare(pipeline: &'static str, fed: &Tally, found: &Tally, letters: &Tally, wanted: impl Fn(u64) -> Wanted) -> Count {
-    let mut count = Count { pipeline, disorder: found.disorder, strange: found.strange + letters.strange, ..Count::default() };
+fn compare(
+    pipeline: &'static str,
+    fed: &Tally,
+    found: &Tally,
+    letters: &Tally,
+    wanted: impl Fn(u64) -> Wanted,
+) -> Count {
+    let mut count =
+        Count { pipeline, disorder: found.disorder, strange: found.strange + letters.strange, ..Count::default() };
     for n in 0..fed.end().max(found.end()).max(letters.end()) {
         let sent = u64::from(fed.times(n));
         let (arrived, dead) = (u64::from(found.times(n)), u64::from(letters.times(n)));
@@ -143,20 +151,21 @@ pub fn all(servers: &Servers, names: &Names, folder: &Path, expected: &Expected)
         _ => Wanted::Nothing,
     };
     let evens = truth::tally(servers.kafka.address(), &names.evens, lanes);
-    let mut counts = vec![
-        compare("once", numbers, &evens, &letters("once"), even_good),
-        compare("copy", numbers, &out("copy", lanes), &letters("copy"), good),
-        words(servers, names, numbers, &letters("words")),
-        table(servers, names, readings),
-        points(servers, names, readings),
-        compare("stops", readings, &out("stops", lanes), &none, |n| {
-            if n % 2 == 0 { Wanted::Row } else { Wanted::Nothing }
-        }),
-        // An odd row is dropped, or its letter is one of a plugin that failed on all rows.
-        compare("letters", readings, &out("letters", lanes), &letters("letters"), |n| {
-            if n % 2 == 0 { Wanted::Either } else { Wanted::LetterAtMost }
-        }),
-    ];
+    let mut counts =
+        vec![
+            compare("once", numbers, &evens, &letters("once"), even_good),
+            compare("copy", numbers, &out("copy", lanes), &letters("copy"), good),
+            words(servers, names, numbers, &letters("words")),
+            table(servers, names, readings),
+            points(servers, names, readings),
+            compare("stops", readings, &out("stops", lanes), &none, |n| {
+                if n % 2 == 0 { Wanted::Row } else { Wanted::Nothing }
+            }),
+            // An odd row is dropped, or its letter is one of a plugin that failed on all rows.
+            compare("letters", readings, &out("letters", lanes), &letters("letters"), |n| {
+                if n % 2 == 0 { Wanted::Either } else { Wanted::LetterAtMost }
+            }),
+        ];
     let ticks = out("ticks", 1);
     counts.push(compare("ticks", &whole(ticks.end()), &ticks, &none, |_| Wanted::Row));
     counts
@@ -209,7 +218,8 @@ fn keyed(pipeline: &'static str, fed: &Tally, rows: u64, sum: u64) -> Count {
 }
 
 fn table(servers: &Servers, names: &Names, readings: &Tally) -> Count {
-    let rows = servers.cassandra.query(&format!("SELECT count(*) AS rows, sum(n) AS total FROM {}.readings", names.keyspace));
+    let rows =
+        servers.cassandra.query(&format!("SELECT count(*) AS rows, sum(n) AS total FROM {}.readings", names.keyspace));
     let number = |name: &str| rows[0][name].as_u64().unwrap_or_default();
     keyed("table", readings, number("rows"), number("total"))
 }

@@ -90,7 +90,9 @@ impl Fault {
     pub fn victim(self) -> Victim {
         match self {
             Fault::KillDaemon | Fault::StopDaemon | Fault::FreezeDaemon => Victim::Daemon,
-            Fault::StopServer(target) | Fault::KillServer(target) | Fault::FreezeServer(target) => Victim::Server(target),
+            Fault::StopServer(target) | Fault::KillServer(target) | Fault::FreezeServer(target) => {
+                Victim::Server(target)
+            }
             Fault::Cut(target)
             | Fault::CutInFrame(target, _)
             | Fault::Silence(target)

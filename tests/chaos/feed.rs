@@ -42,7 +42,9 @@ pub fn number(n: u64) -> String {
 pub fn reading(n: u64) -> String {
     let (seconds, millis) = (n / 1000, n % 1000);
     let (day, hour, minute, second) = (1 + seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{{\"n\":{n},\"t\":\"2026-01-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z\",\"v\":\"reading {n}\"}}")
+    format!(
+        "{{\"n\":{n},\"t\":\"2026-01-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z\",\"v\":\"reading {n}\"}}"
+    )
 }
 
 /// A thread that feeds a topic.

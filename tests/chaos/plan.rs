@@ -94,12 +94,14 @@ fn fault(random: &mut StdRng) -> Fault {
         23 => Fault::Trap,
         24 => Fault::Loop,
         25 => Fault::Spoil,
-        26 | 27 => Fault::Break(
-            *[Broken::Syntax, Broken::Key, Broken::Plugin, Broken::Removed].choose(random).expect("some"),
-        ),
+        26 | 27 => {
+            Fault::Break(*[Broken::Syntax, Broken::Key, Broken::Plugin, Broken::Removed].choose(random).expect("some"))
+        }
         28 | 29 => Fault::Change,
         30 => Fault::Forbid(
-            *[Folder::State, Folder::Letters, Folder::Pipelines, Folder::Plugins, Folder::Out].choose(random).expect("some"),
+            *[Folder::State, Folder::Letters, Folder::Pipelines, Folder::Plugins, Folder::Out]
+                .choose(random)
+                .expect("some"),
         ),
         _ => Fault::MoveClock(random.random_range(-90_000..90_000)),
     }
@@ -107,7 +109,9 @@ fn fault(random: &mut StdRng) -> Fault {
 
 fn stays(random: &mut StdRng, fault: Fault) -> Duration {
     let most = match fault {
-        Fault::KillDaemon | Fault::StopDaemon | Fault::Cut(_) | Fault::CutInFrame(..) | Fault::Change => return Duration::ZERO,
+        Fault::KillDaemon | Fault::StopDaemon | Fault::Cut(_) | Fault::CutInFrame(..) | Fault::Change => {
+            return Duration::ZERO;
+        }
         // Long enough for time-outs of both sides, now and then.
         Fault::FreezeServer(_) | Fault::StopServer(_) | Fault::Silence(_) if random.random_range(0..5) == 0 => 25_000,
         _ => 6_000,

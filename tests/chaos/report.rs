@@ -56,7 +56,8 @@ impl Report {
     }
 
     pub fn count(&mut self, count: Count) {
-        let sum = self.counts.entry(count.pipeline).or_insert_with(|| Count { pipeline: count.pipeline, ..Count::default() });
+        let sum =
+            self.counts.entry(count.pipeline).or_insert_with(|| Count { pipeline: count.pipeline, ..Count::default() });
         for (sum, more) in [
             (&mut sum.read, count.read),
             (&mut sum.rows, count.rows),
@@ -104,7 +105,18 @@ impl fmt::Display for Report {
             "\n| pipeline | rows read | rows to arrive | lost | doubled | out of order | strange | dead letters | lost | doubled |\n|---|---|---|---|---|---|---|---|---|---|"
         )?;
         for count in self.counts.values() {
-            let Count { pipeline, read, rows, lost, doubled, disorder, strange, letters, letters_lost, letters_doubled } = count;
+            let Count {
+                pipeline,
+                read,
+                rows,
+                lost,
+                doubled,
+                disorder,
+                strange,
+                letters,
+                letters_lost,
+                letters_doubled,
+            } = count;
             writeln!(
                 formatter,
                 "| {pipeline} | {read} | {rows} | {lost} | {doubled} | {disorder} | {strange} | {letters} | {letters_lost} | {letters_doubled} |"

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use acequia_tests::servers::InfluxDb;
-use acequia_tests::{Daemon, Proxy, Weather};
+use acequia_tests::{Daemon, Proxy, Weather, out_dir};
 
 /// What the sink's connection carries, bytes a second.
 const SINK: u32 = 1 << 20;
@@ -73,7 +73,8 @@ pub fn start(time: Duration) -> JoinHandle<Slow> {
 
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     line.unwrap_or(0) << 10
 }
 
@@ -112,7 +113,7 @@ fn run(time: Duration) -> Slow {
         &format!(
             "[source]\ntype = \"socket\"\naddress = \"{address}\"\n\n\
              [[sink]]\ntype = \"influxdb\"\nurl = \"http://{}\"\norg = \"{}\"\nbucket = \"{bucket}\"\ntoken = \"{}\"\n\
-             measurement = \"lines\"\nfields = [\"value\"]\n\n\
+             measurement = \"lines\"\nfields = [\"value\"]\ntime_of_writing = true\n\n\
              [delivery]\nin_flight = 6\nbatch = {{ rows = 1000000, bytes = \"8MiB\" }}\n",
             proxy.address(),
             influxdb.org(),
@@ -126,6 +127,10 @@ fn run(time: Duration) -> Slow {
         std::thread::sleep(Duration::from_secs(1).min(time));
     }
     let slow = Slow { samples, start, offered: offered.load(Ordering::Relaxed), taken: taken.load(Ordering::Relaxed) };
+    // What went on is of interest when it does not hold.
+    let logs = out_dir().join("chaos");
+    let _ = std::fs::create_dir_all(&logs);
+    let _ = std::fs::copy(daemon.folder().join("stderr"), logs.join("slow.log"));
     daemon.kill();
     slow
 }

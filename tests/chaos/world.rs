@@ -22,7 +22,7 @@ use crate::plan::Round;
 use crate::truth;
 
 /// How long everything may take to get well again. Far more than it should: what counts is what is measured.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(150);
 /// A tenth of the rows go to the databases.
 const SHARE: u64 = 10;
 
@@ -269,7 +269,8 @@ impl<'a> World<'a> {
         }
         if self.daemon.is_running() {
             let status = std::fs::read_to_string(format!("/proc/{}/status", self.daemon.pid())).unwrap_or_default();
-            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+            let peak =
+                status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
             self.peak = self.peak.max(peak.unwrap_or(0) << 10);
             return;
         }
@@ -480,7 +481,9 @@ impl<'a> World<'a> {
         let readings = truth::tally(broker, &self.names.readings, lanes);
         for (tally, fed) in [(&numbers, fed[0]), (&readings, fed[1])] {
             if tally.end() != fed || (0..fed).any(|n| tally.times(n) != 1) {
-                println!("  the broker itself lost or doubled rows that were fed: what it has is taken as what was sent");
+                println!(
+                    "  the broker itself lost or doubled rows that were fed: what it has is taken as what was sent"
+                );
             }
         }
         let total = |tally: &truth::Tally| (0..tally.end()).map(|n| u64::from(tally.times(n))).sum::<u64>();

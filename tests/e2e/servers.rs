@@ -168,7 +168,8 @@ fn cassandra_keeps_its_rows_through_stop_and_kill() {
 
 #[test]
 fn cassandra_has_users_and_tls() {
-    let mut cassandra = Cassandra::start_with(CassandraOptions { users: true, tls: true, ..CassandraOptions::default() });
+    let mut cassandra =
+        Cassandra::start_with(CassandraOptions { users: true, tls: true, ..CassandraOptions::default() });
     let roles = "SELECT role FROM system_auth.roles";
     assert_eq!(cassandra.query(roles), [json!({"role": "cassandra"})]);
     cassandra.stop();

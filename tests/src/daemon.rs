@@ -51,7 +51,14 @@ impl Daemon {
         for name in ["pipelines", "state", "out"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
         }
-        Daemon { folder, child: None, arguments: Vec::new(), prelude: None, under: Vec::new(), environment: BTreeMap::new() }
+        Daemon {
+            folder,
+            child: None,
+            arguments: Vec::new(),
+            prelude: None,
+            under: Vec::new(),
+            environment: BTreeMap::new(),
+        }
     }
 
     /// An argument more for `acequia run`.

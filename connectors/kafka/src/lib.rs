@@ -1,5 +1,6 @@
 //! Kafka, as a source and as a sink.
 
+mod blocking;
 mod client;
 mod offsets;
 mod sink;

@@ -32,6 +32,8 @@ pub(super) struct Producer {
     inner: ThreadedProducer<Delivered>,
     pub(super) ledger: Arc<Ledger>,
     reporter: Reporter,
+    /// Messages have the time of sending.
+    own_time: bool,
     /// Reaches the brokers, without anything that only a producer has.
     plain: ClientConfig,
     /// A batch of several messages is not larger than this.
@@ -89,7 +91,8 @@ impl Producer {
         let ledger = Arc::new(Ledger::new(reporter.clone()));
         let inner =
             ThreadedProducer::from_config_and_context(&settings, Delivered(ledger.clone())).map_err(not_taken)?;
-        Ok(Producer { inner, ledger, reporter, plain, batch_size, message_max: to_usize(message_max) })
+        let own_time = config.timestamp.is_none();
+        Ok(Producer { inner, ledger, reporter, own_time, plain, batch_size, message_max: to_usize(message_max) })
     }
 
     /// librdkafka's own handle, for calls that block.
@@ -108,7 +111,7 @@ impl Producer {
         let Err((error, _)) = self.inner.send(record) else { return Ok(()) };
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::QueueFull) => Err(NotSent::Full),
-            Some(code) => match row_error(code, message.topic) {
+            Some(code) => match self.row_error(code, message.topic) {
                 Some(reason) => Err(NotSent::Message(reason)),
                 None => Err(NotSent::Broken(self.broken(&error))),
             },
@@ -167,7 +170,7 @@ impl Producer {
 
     /// What a failed delivery means: a reason for the row, or an error for the whole sink.
     pub(super) fn judge(&self, failure: &Failure, topic: &str) -> Result<String, ConnectorError> {
-        match row_error(failure.error, topic) {
+        match self.row_error(failure.error, topic) {
             Some(reason) => Ok(reason),
             None => Err(self.broken(&KafkaError::MessageProduction(failure.error))),
         }
@@ -175,7 +178,7 @@ impl Producer {
 
     /// What a failed delivery means for a transaction.
     pub(super) fn void(&self, code: &RDKafkaErrorCode, topic: &str) -> ConnectorError {
-        match row_error(*code, topic) {
+        match self.row_error(*code, topic) {
             Some(reason) if self.inner.client().fatal_error().is_none() => {
                 ConnectorError::failed(format!("the transaction is void, since {reason}"))
             }
@@ -183,10 +186,20 @@ impl Producer {
         }
     }
 
+    /// Why the brokers don't take a row, if it is about that row alone.
+    fn row_error(&self, code: RDKafkaErrorCode, topic: &str) -> Option<String> {
+        // The time of sending is no fault of the row: this machine's clock is wrong, for all rows and not for ever.
+        if self.own_time && code == RDKafkaErrorCode::InvalidTimestamp { None } else { row_error(code, topic) }
+    }
+
     fn broken(&self, error: &KafkaError) -> ConnectorError {
         match self.inner.client().fatal_error() {
             Some((code, reason)) => fatal(code, &reason),
             None => ConnectorError::failed(match error.rdkafka_error_code() {
+                Some(code @ RDKafkaErrorCode::InvalidTimestamp) => format!(
+                    "a message was not delivered: {code}: this machine's clock and the brokers' differ by more than \
+                     `message.timestamp.before.max.ms` or `after.max.ms` allow"
+                ),
                 Some(code) => format!("a message was not delivered: {code}"),
                 None => format!("a message was not delivered: {error}"),
             }),

@@ -15,6 +15,7 @@ use rdkafka::types::RDKafkaRespErr;
 use super::config::CreateTopic;
 use super::ledger::{Delivered, Ledger};
 use super::reporter::Reporter;
+use crate::blocking::blocking;
 
 /// How long the brokers may take for an answer.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
@@ -222,14 +223,6 @@ pub(super) fn check_name(topic: &str) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// Run a call of librdkafka that blocks.
-pub(super) async fn blocking<T: Send + 'static>(
-    call: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ConnectorError> {
-    let ended = tokio::task::spawn_blocking(call).await;
-    ended.map_err(|error| ConnectorError::failed("a call of librdkafka did not come to its end").because(error))
 }
 
 /// What librdkafka says about a configuration.

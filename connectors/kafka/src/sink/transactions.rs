@@ -19,7 +19,8 @@ use super::config::KafkaSink;
 use super::ledger::Delivered;
 use super::producer::{Producer, fatal};
 use super::reporter::Reporter;
-use super::topics::{ANSWER, blocking, not_taken};
+use super::topics::{ANSWER, not_taken};
+use crate::blocking::blocking;
 use crate::offsets::ConsumerOffsets;
 
 /// How long the cluster may take to end the transaction of a process that was killed.

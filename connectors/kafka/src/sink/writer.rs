@@ -14,6 +14,7 @@ use super::producer::{NotSent, Producer};
 use super::reporter::Reporter;
 use super::topics::{self, Facts, Topics};
 use super::transactions::{self, Transactions};
+use crate::blocking::blocking;
 use rdkafka::error::RDKafkaErrorCode;
 
 /// Hands rows to librdkafka and counts them until they are delivered.
@@ -308,8 +309,8 @@ impl Sink for Writer {
         if let Some(transactions) = clients.as_mut().and_then(|clients| clients.transactions.as_mut()) {
             transactions.abort().await;
         }
-        // It only fails if the process ends.
-        let _ = tokio::task::spawn_blocking(move || drop(clients)).await;
+        // It joins librdkafka's threads. One that does not come is left behind.
+        let _ = blocking(move || drop(clients)).await;
     }
 }
 

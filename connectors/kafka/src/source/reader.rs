@@ -24,6 +24,7 @@ use super::rebalance::Events;
 use super::rows::{Decoded, Rows, Shape};
 use super::start::{From as StartFrom, Plan};
 use super::state::{Partition, Problem, Shared};
+use crate::blocking::blocking;
 use crate::offsets::{ConsumerOffsets, GroupOffsets};
 
 /// The longest wait for the checkpoint that covers a partition which is to go.
@@ -92,7 +93,7 @@ impl Reader {
                 };
                 Ok((topics, shares))
             })
-            .await?
+            .await??
         };
         let plan = Plan { partitions: topics, ..plan };
         let shares: Vec<Option<Bounded>> = match shares {
@@ -182,15 +183,6 @@ impl Drop for CloseOnDrop {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.leave();
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ConnectorError> + Send + 'static,
-) -> Result<T, ConnectorError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(ConnectorError::failed("connecting to Kafka was broken off").because(error)),
     }
 }
 

@@ -1,0 +1,59 @@
+//! Calls of librdkafka that block.
+
+use std::time::Duration;
+
+use acequia_connector_api::ConnectorError;
+
+/// The longest that a call may take. Each has a time-out of its own, of seconds; but librdkafka waits by the wall clock
+/// (`cnd_timedwait`), so a clock that is set back by hours makes a wait of seconds one of hours. The engine's clock only
+/// goes forward.
+const LONGEST: Duration = Duration::from_secs(40);
+
+/// Run it in a thread for such calls.
+///
+/// # Errors
+/// If it panics, or does not come back in time: then its client is left to itself, and another has to be made.
+pub(crate) async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ConnectorError> {
+    blocking_for(LONGEST, call).await
+}
+
+async fn blocking_for<T: Send + 'static>(
+    longest: Duration,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ConnectorError> {
+    // Not one of the runtime's own threads for such work: the runtime waits for those when it ends.
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("kafka call".to_owned())
+        .spawn(move || drop(answer.send(call())))
+        .map_err(|error| ConnectorError::failed("a thread for librdkafka can't be started").because(error))?;
+    match tokio::time::timeout(longest, answered).await {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(error)) => Err(ConnectorError::failed("a call of librdkafka did not come to its end").because(error)),
+        Err(_) => Err(ConnectorError::failed(format!(
+            "a call of librdkafka has not come back after {longest:?}; a clock that was set back makes it wait"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_does_not_come_back_is_given_up() {
+        assert_eq!(blocking(|| 7).await.unwrap(), 7);
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let error = blocking_for(Duration::from_secs(40), move || held.recv()).await.unwrap_err();
+        assert!(error.to_string().contains("40s") && error.to_string().contains("clock"), "{error}");
+        drop(hold);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_is_an_error() {
+        let error = blocking(|| -> u8 { panic!("on purpose") }).await.unwrap_err();
+        assert!(error.to_string().contains("did not come to its end"), "{error}");
+    }
+}
