@@ -10,7 +10,13 @@ LISTEN ?= 127.0.0.1:8083
 # Where `make services-up` keeps its servers' data.
 SERVICES ?= $(OUT)/services
 
-.PHONY: help run test build native plugins servers check fmt bench deb docs services-up services-down clean
+# What `make chaos` does, and what of it is a part of `make test`.
+SEED ?= 1
+MINUTES ?= 10
+CHAOS_SEEDS ?= 1,2,3
+CHAOS_MINUTES ?= 10
+
+.PHONY: help run test chaos build native plugins servers check fmt bench deb docs services-up services-down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | awk '{ name = $$1; $$1 = ""; printf "%-15s%s\n", name, $$0 }' 
@@ -43,6 +49,10 @@ test: ## Install what the tests need and run them all
 	wait $$servers || { cat "$(OUT)/servers.log" >&2; exit 1; }; \
 	trap - EXIT
 	$(CARGO) test --release --locked --workspace --no-fail-fast
+	$(MAKE) chaos SEED=$(CHAOS_SEEDS) MINUTES=$(CHAOS_MINUTES)
+
+chaos: build servers ## Attack pipelines on real servers, and count: SEED=1 MINUTES=10
+	"$(OUT)/release/acequia-chaos" --seeds $(SEED) --minutes $(MINUTES) --slow-sink
 
 servers: ## Install the servers of the tests: Kafka, Cassandra, InfluxDB
 	tests/servers/services.sh install
