@@ -1,5 +1,10 @@
 //! The engine in a simulated world: thousands of schedules of rows, barriers, faults, reloads, stops and crashes, each drawn
-//! from a seed, and each the same whenever it is run.
+//! from a seed, and each the same whenever it is run. `docs/invariants.md` says what is in it, and which mistakes it finds.
+//!
+//! For the same seed to be the same schedule, nothing in the engine may depend on anything but the order in which its tasks
+//! are woken: each `select!` is `biased`, no map is gone through in the order of its hashes, the jitter of its waits comes from
+//! `dice` here, and the store answers on the same runtime (`state::simulated`). The wall clock is in letters and checkpoints,
+//! and nothing follows from it.
 
 mod disk;
 mod model;

@@ -295,7 +295,11 @@ impl Person {
             self.wait(Duration::from_millis(100)).await;
             let done = match self.scene.script.rows {
                 Some(_) => self.state() == State::Completed,
-                None => self.scene.stored.position().is_some_and(|position| position >= goal),
+                // What died meanwhile has to come up again first.
+                None => {
+                    self.state() == State::Running
+                        && self.scene.stored.position().is_some_and(|position| position >= goal)
+                }
             };
             if done && self.asked.is_empty() {
                 break;
