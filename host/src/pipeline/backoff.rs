@@ -22,7 +22,7 @@ impl Backoff {
 
     /// The next wait, at least `least` (what the other side asked for).
     pub(super) fn next(&mut self, least: Option<Duration>) -> Duration {
-        let wait = self.span.mul_f64(rand::rng().random_range(0.5..=1.0));
+        let wait = self.span.mul_f64(jitter());
         self.span = (self.span * 2).min(LONGEST);
         wait.max(least.unwrap_or_default())
     }
@@ -30,6 +30,36 @@ impl Backoff {
     /// It worked: the next failure starts from the shortest wait.
     pub(super) fn reset(&mut self) {
         self.span = FIRST;
+    }
+}
+
+fn jitter() -> f64 {
+    #[cfg(test)]
+    if let Some(drawn) = dice::drawn() {
+        return drawn;
+    }
+    rand::rng().random_range(0.5..=1.0)
+}
+
+/// The simulation runs each schedule in one thread, and must be able to run it again.
+#[cfg(test)]
+pub(super) mod dice {
+    use std::cell::RefCell;
+
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    thread_local! {
+        static DICE: RefCell<Option<StdRng>> = const { RefCell::new(None) };
+    }
+
+    /// From here on, what this thread draws follows from the seed.
+    pub fn seed(seed: u64) {
+        DICE.with_borrow_mut(|dice| *dice = Some(StdRng::seed_from_u64(seed)));
+    }
+
+    pub(super) fn drawn() -> Option<f64> {
+        DICE.with_borrow_mut(|dice| Some(dice.as_mut()?.random_range(0.5..=1.0)))
     }
 }
 

@@ -98,6 +98,15 @@ pub(super) struct Swap {
     deadline: Instant,
 }
 
+impl Swap {
+    /// From here on the chain does not take the new transforms; what it said, if it has taken or refused them already. In
+    /// another thread it may do so at this very moment, and what it has done must not be called rejected (invariant 7).
+    fn withdraw(&mut self) -> Option<Result<(), RunError>> {
+        self.answer.close();
+        self.answer.try_recv().ok()
+    }
+}
+
 /// The stages' tasks, by name.
 #[derive(Default)]
 pub(super) struct Tasks {
@@ -350,15 +359,17 @@ impl Run {
     }
 
     fn end_swap(&mut self, result: SwapResult) {
-        let Some(swap) = self.swap.take() else { return };
+        let Some(mut swap) = self.swap.take() else { return };
         let result = match result {
             SwapResult::Done(result) => result,
-            SwapResult::Late => Err(RunError::new(
-                "transforms",
-                format!(
-                    "they did not take the change within {SWAP:?}: a call or the start of the new ones takes too long"
-                ),
-            )),
+            SwapResult::Late => swap.withdraw().unwrap_or_else(|| {
+                Err(RunError::new(
+                    "transforms",
+                    format!(
+                        "they did not take the change within {SWAP:?}: a call or the start of the new ones takes too long"
+                    ),
+                ))
+            }),
             // The chain has failed. The run is about to end, and then goes on with the new ones.
             SwapResult::Gone => {
                 self.swap = Some(swap);
@@ -374,8 +385,11 @@ impl Run {
 
     /// Another command came before the transforms were in place: the chain forgets about them.
     fn supersede_swap(&mut self) {
-        if let Some(swap) = self.swap.take() {
-            drop(swap.answer);
+        if let Some(mut swap) = self.swap.take() {
+            if let Some(result) = swap.withdraw() {
+                self.swap = Some(swap);
+                return self.end_swap(SwapResult::Done(result));
+            }
             drop(swap.reply.send(Err(ReloadError("another command came before it was in place".to_owned()))));
         }
     }

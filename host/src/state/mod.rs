@@ -6,6 +6,8 @@
 
 mod checkpoint;
 mod lock;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod store;
 mod writer;
 

@@ -64,10 +64,10 @@ pub enum StateError {
     Closed,
 }
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StateError>>;
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, StateError>>;
 
 /// What the store's thread is asked.
-pub(super) enum Request {
+pub(crate) enum Request {
     Load(String, Reply<Option<Checkpoint>>),
     /// With whether the checkpoint that it replaces is kept.
     Save(String, Arc<Checkpoint>, bool, Reply<()>),
@@ -83,6 +83,9 @@ pub(super) fn previous(pipeline: &str) -> String {
 pub struct Store {
     requests: mpsc::Sender<Request>,
     dir: PathBuf,
+    /// It is answered on the test's own runtime, whose clock need not wait for a thread.
+    #[cfg(test)]
+    simulated: bool,
 }
 
 impl Store {
@@ -108,7 +111,19 @@ impl Store {
             .name("state".to_owned())
             .spawn(move || writer.run(receiver))
             .map_err(|error| StateError::Database { file: file.to_owned(), error: error.to_string() })?;
-        Ok(Store { requests, dir: dir.to_owned() })
+        Ok(Store {
+            requests,
+            dir: dir.to_owned(),
+            #[cfg(test)]
+            simulated: false,
+        })
+    }
+
+    /// A store whose requests the test takes from the receiver, and answers.
+    #[cfg(test)]
+    pub(super) fn simulated() -> (Self, mpsc::Receiver<Request>) {
+        let (requests, receiver) = mpsc::channel(GROUP);
+        (Store { requests, dir: PathBuf::new(), simulated: true }, receiver)
     }
 
     /// The state folder.
@@ -151,7 +166,7 @@ impl Store {
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StateError> {
         #[cfg(test)]
-        let _clock = tests::hold_the_clock();
+        let _clock = (!self.simulated).then(tests::hold_the_clock);
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| StateError::Closed)?;
         answer.await.map_err(|_| StateError::Closed)?

@@ -45,21 +45,26 @@ impl Writer {
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut batch = Vec::new();
         while requests.blocking_recv_many(&mut batch, GROUP) > 0 {
-            let mut saves = Vec::new();
-            let mut loads = Vec::new();
-            for request in batch.drain(..) {
-                match request {
-                    Request::Load(pipeline, reply) => loads.push((pipeline, reply)),
-                    Request::Save(pipeline, checkpoint, beside, reply) => {
-                        saves.push(Save { pipeline, checkpoint, beside, reply });
-                    }
+            self.answer(batch.drain(..));
+        }
+    }
+
+    /// Answer requests that came at the same time.
+    pub(super) fn answer(&mut self, requests: impl IntoIterator<Item = Request>) {
+        let mut saves = Vec::new();
+        let mut loads = Vec::new();
+        for request in requests {
+            match request {
+                Request::Load(pipeline, reply) => loads.push((pipeline, reply)),
+                Request::Save(pipeline, checkpoint, beside, reply) => {
+                    saves.push(Save { pipeline, checkpoint, beside, reply });
                 }
             }
-            self.save_all(saves);
-            for (pipeline, reply) in loads {
-                // A reply that nobody waits for is no error: the pipeline was stopped meanwhile.
-                let _ = reply.send(self.load(&pipeline));
-            }
+        }
+        self.save_all(saves);
+        for (pipeline, reply) in loads {
+            // A reply that nobody waits for is no error: the pipeline was stopped meanwhile.
+            let _ = reply.send(self.load(&pipeline));
         }
     }
 

@@ -9,5 +9,5 @@ mod memory;
 mod phases;
 mod reload;
 mod retries;
+mod simulation;
 mod stopping;
-mod storm;
