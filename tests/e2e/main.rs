@@ -20,6 +20,7 @@ mod kafka_sink;
 mod kafka_source;
 mod many;
 mod once;
+mod others;
 mod quickstart;
 mod real;
 mod reloads;
