@@ -14,6 +14,7 @@ mod daemon;
 mod docs;
 mod editors;
 mod evil;
+mod guarantees;
 mod influxdb;
 mod isolation;
 mod kafka_sink;

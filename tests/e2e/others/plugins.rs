@@ -135,7 +135,10 @@ fn doctor_cluster_1617_an_instance_that_has_grown_is_replaced_before_it_fails() 
 fn wasmtime_10995_after_a_trap_the_next_rows_are_as_good_as_ever() {
     let mut daemon = daemon();
     let poison = "config = { mode = \"poison\", value = 50 }";
-    daemon.pipeline("stateless", &through(&format!("plugin = \"evil\", {poison}"), 100, "").replace("rows.jsonl", "other.jsonl"));
+    daemon.pipeline(
+        "stateless",
+        &through(&format!("plugin = \"evil\", {poison}"), 100, "").replace("rows.jsonl", "other.jsonl"),
+    );
     let delivery = "batch = { rows = 10 }, checkpoint_interval = \"10ms\"";
     daemon.pipeline("stateful", &through(&format!("plugin = \"evil-stateful\", {poison}"), 100, delivery));
     daemon.start();

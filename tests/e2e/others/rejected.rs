@@ -9,7 +9,8 @@ use acequia_tests::{Daemon, json_lines, wait_until};
 use super::{details, numbered, stage, to_bucket};
 
 /// From `in.jsonl` to the end.
-const FILE: &str = "[source]\ntype = \"file\"\npath = \"DIR/in.jsonl\"\nschema = { n = \"int64\", at = \"timestamp\" }\n";
+const FILE: &str =
+    "[source]\ntype = \"file\"\npath = \"DIR/in.jsonl\"\nschema = { n = \"int64\", at = \"timestamp\" }\n";
 
 /// The places of the dead letters.
 fn dead(daemon: &Daemon, pipeline: &str) -> Vec<i64> {

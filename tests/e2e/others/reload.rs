@@ -88,6 +88,28 @@ fn vector_23820_23787_a_file_that_the_configuration_names_is_read_again() {
     each_once(&daemon, "value");
 }
 
+/// The same for what a connector reads when it is opened: here a token, which is renewed.
+#[test]
+fn vector_23820_23787_a_secret_in_a_file_is_read_again() {
+    let influxdb = InfluxDb::shared();
+    let bucket = influxdb.bucket("token");
+    let mut daemon = Daemon::new();
+    daemon.file("token", "out of date");
+    let sink = to_bucket(influxdb.url(), &bucket, "").replace("\"n\"", "\"value\"").replace("\"at\"", "\"timestamp\"");
+    let sink = sink.replace(&format!("\"{}\"", influxdb.token()), "{ file = \"DIR/token\" }");
+    daemon.pipeline("p", &format!("[source]\ntype = \"rate\"\nrows_per_second = 500\nrows = 500\n{sink}"));
+    daemon.start();
+    wait_until("it is refused", || details(&daemon, "p")["first_error"].to_string().contains("check `token`"));
+    // The way in which secrets are renewed: another file in its place.
+    let new = daemon.file("token.new", influxdb.token());
+    std::fs::rename(new, daemon.folder().join("token")).unwrap();
+    daemon.wait_state("p", "COMPLETED");
+    let status = details(&daemon, "p");
+    assert_eq!((&status["generation"], &status["last_reload"]["kind"]), (&2.into(), &"restarted".into()), "{status}");
+    assert_eq!(influxdb.count(&bucket, "m", "value"), 500);
+    assert_eq!(daemon.stop().code, Some(0));
+}
+
 /// Theirs: Kubernetes swaps the link `..data`, the watcher expects another event than the one that comes, and nothing happens.
 #[test]
 fn configmap_reload_190_a_swapped_link_is_seen() {
@@ -107,7 +129,9 @@ fn configmap_reload_190_a_swapped_link_is_seen() {
     daemon.start();
     for number in 0..4 {
         let column = format!("\"v{number}\":");
-        wait_until(&column, || std::fs::read_to_string(daemon.out("rows.jsonl")).is_ok_and(|text| text.contains(&column)));
+        wait_until(&column, || {
+            std::fs::read_to_string(daemon.out("rows.jsonl")).is_ok_and(|text| text.contains(&column))
+        });
         publish(&daemon, number + 1);
     }
     assert_eq!(daemon.stop().code, Some(0));
@@ -124,7 +148,10 @@ fn telegraf_2679_8728_a_hangup_throws_nothing_away_and_restarts_nothing() {
     let sink = to_bucket(gate.url(), &bucket, "");
     let mut daemon = Daemon::new();
     // A socket can't be asked again: what it gave is in memory alone.
-    daemon.pipeline("p", &format!("{}format = \"json\"\nschema = {{ n = \"int64\", at = \"timestamp\" }}\n{sink}", socket(port)));
+    daemon.pipeline(
+        "p",
+        &format!("{}format = \"json\"\nschema = {{ n = \"int64\", at = \"timestamp\" }}\n{sink}", socket(port)),
+    );
     daemon.pipeline("neighbour", NEIGHBOUR);
     daemon.start();
     let mut client = eventually("the port", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
@@ -154,7 +181,8 @@ fn telegraf_2679_8728_a_hangup_throws_nothing_away_and_restarts_nothing() {
 fn connect_1733_the_first_row_after_a_reload_is_there() {
     let port = free_port();
     let version = |number: u32| {
-        let transform = format!("[[transform]]\nplugin = \"triangle-wave\"\nconfig = {{ column = \"n\", amplitude = {number} }}\n");
+        let transform =
+            format!("[[transform]]\nplugin = \"triangle-wave\"\nconfig = {{ column = \"n\", amplitude = {number} }}\n");
         format!("{}format = \"json\"\nschema = {{ n = \"int64\" }}\n{transform}{FILE}", socket(port))
     };
     let mut daemon = Daemon::new();
@@ -214,7 +242,10 @@ fn dotfiles_5894_a_hangup_while_it_starts_does_no_harm() {
         let mut daemon = Daemon::new();
         // Plugins that are not compiled yet: the start takes a while.
         for (number, name) in ["even-filter", "triangle-wave", "sine-wave", "word-count", "select"].iter().enumerate() {
-            daemon.pipeline(&format!("p{number}"), &format!("{RATE}[[transform]]\nplugin = \"{name}\"\n[[sink]]\ntype = \"blackhole\"\n"));
+            daemon.pipeline(
+                &format!("p{number}"),
+                &format!("{RATE}[[transform]]\nplugin = \"{name}\"\n[[sink]]\ntype = \"blackhole\"\n"),
+            );
         }
         daemon.spawn(&["--listen", "127.0.0.1:0"]);
         let status = format!("/proc/{}/status", daemon.pid());

@@ -36,9 +36,10 @@ fn kafka_connect_jdbc_348_558_no_secret_is_told_over_rest() {
     let file = daemon.file("word", WORD).display().to_string();
     let port = free_port();
     let mut names = Vec::new();
-    for (number, secret) in [format!("\"{WORD}\""), "{ env = \"ACEQUIA_TEST_WORD\" }".to_owned(), format!("{{ file = \"{file}\" }}")]
-        .iter()
-        .enumerate()
+    for (number, secret) in
+        [format!("\"{WORD}\""), "{ env = \"ACEQUIA_TEST_WORD\" }".to_owned(), format!("{{ file = \"{file}\" }}")]
+            .iter()
+            .enumerate()
     {
         for (name, text) in unreachable(port, secret) {
             names.push(format!("{name}-{number}"));

@@ -21,15 +21,21 @@ fn vector_10291_confirming_is_not_done_batch_by_batch_and_nothing_waits_for_it()
     let bucket = influxdb.bucket("confirm");
     let gate = Gate::before(influxdb, |_| Verdict::Hold);
     let mut daemon = Daemon::new();
-    let delivery = |interval: &str| format!("[delivery]\ncheckpoint_interval = \"{interval}\"\nbatch = {{ rows = 100 }}\n");
+    let delivery =
+        |interval: &str| format!("[delivery]\ncheckpoint_interval = \"{interval}\"\nbatch = {{ rows = 100 }}\n");
     // A thousand batches, and only their end to confirm.
-    daemon.pipeline("many", &rate("\"max\"", 100_000, &format!("[[sink]]\ntype = \"file\"\npath = \"OUT/rows.jsonl\"\n{}", delivery("1h"))));
+    daemon.pipeline(
+        "many",
+        &rate("\"max\"", 100_000, &format!("[[sink]]\ntype = \"file\"\npath = \"OUT/rows.jsonl\"\n{}", delivery("1h"))),
+    );
     // The first checkpoint waits for its answer; twenty milliseconds hold a batch or two.
     let sink = to_bucket(gate.url(), &bucket, "");
     daemon.pipeline("held", &rate("5000", 2000, &format!("{sink}{}", delivery("20ms"))));
     daemon.start();
     let status = daemon.wait_state("many", "COMPLETED");
-    assert_eq!((stage(&daemon, "many", "file").rows_out, &status["acequia"]["checkpoint"]["number"]), (100_000, &1.into()));
+    assert_eq!(stage(&daemon, "many", "file").rows_out, 100_000);
+    // One at the start and one at the end.
+    assert!(status["acequia"]["checkpoint"]["number"].as_u64() <= Some(2), "{status}");
     wait_until("the first checkpoint waits", || !gate.written().is_empty());
     let first = gate.written()[0].lines() as u64;
     wait_until("rows go on behind it", || stage(&daemon, "held", "source").rows_out >= first + 500);
@@ -64,7 +70,11 @@ fn influxdb2_11_points_are_sent_in_batches_by_rows_by_bytes_and_by_time() {
     assert!(by_rows.len() == 10 && by_rows.iter().all(|written| written.lines() == 1000), "{} requests", by_rows.len());
     let by_bytes = gates[1].0.written();
     let (last, others) = by_bytes.split_last().unwrap();
-    assert!(others.iter().all(|written| (10 << 10..11 << 10).contains(&written.body.len())), "{} requests", by_bytes.len());
+    assert!(
+        others.iter().all(|written| (10 << 10..11 << 10).contains(&written.body.len())),
+        "{} requests",
+        by_bytes.len()
+    );
     assert!(last.body.len() < 11 << 10);
     assert_eq!(daemon.stop().code, Some(0));
 }
@@ -89,9 +99,9 @@ fn rust_rdkafka_464_no_message_waits_for_the_one_before() {
 }
 
 /// Theirs: rows of many partitions in one batch make the node that gets it pass them on, and are slower than one by one. Here
-/// a statement is prepared once, and each row goes by itself to the node that has it.
+/// each row goes by itself to the node that has it, by a statement that is prepared.
 #[test]
-fn scylla_738_a_statement_is_prepared_once_and_no_batch_is_sent() {
+fn scylla_738_rows_go_one_by_one_by_a_prepared_statement() {
     const ROWS: u64 = 5000;
     let cassandra = Cassandra::shared();
     let keyspace = table("prepared");
@@ -111,4 +121,8 @@ fn scylla_738_a_statement_is_prepared_once_and_no_batch_is_sent() {
         .filter(|text| text.contains(&keyspace))
         .collect();
     assert!(ours.len() == 1 && ours[0].starts_with("INSERT"), "{ours:?}");
+    // The node does count them.
+    let one = format!("INSERT INTO {keyspace}.t (n) VALUES");
+    cassandra.query(&format!("BEGIN UNLOGGED BATCH {one} (-1); {one} (-2); APPLY BATCH"));
+    wait_until("a batch is counted", || batches() != before);
 }

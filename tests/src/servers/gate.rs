@@ -136,7 +136,8 @@ impl Shared {
             let writes = request.path.starts_with("/api/v2/write") && !body.starts_with('#');
             let (status, answer) = if writes { self.write(&request, body) } else { self.forward(&request) };
             let length = answer.len();
-            let head = format!("HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+            let head =
+                format!("HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
             if writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(&answer)).is_err() {
                 return;
             }
