@@ -50,7 +50,9 @@ pub trait SourceSpec: Send + Sync + std::fmt::Debug {
     /// See [`SourceConfig::exclusive`].
     fn exclusive(&self) -> Vec<String>;
     /// See [`SourceConfig::files`].
-    fn files(&self) -> Vec<PathBuf>;
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
     /// See [`SourceConfig::partitioned`].
     fn partitioned(&self) -> bool;
     /// See [`SourceConfig::finite`].
@@ -92,7 +94,9 @@ pub trait SinkSpec: Send + Sync + std::fmt::Debug {
     /// See [`SinkConfig::exclusive`].
     fn exclusive(&self, context: &Context) -> Vec<String>;
     /// See [`SinkConfig::files`].
-    fn files(&self) -> Vec<PathBuf>;
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
     /// See [`SinkConfig::open`].
     ///
     /// # Errors
