@@ -52,7 +52,8 @@ fn lines_of_a_socket_are_lost_by_a_crash_and_by_nothing_else() {
 fn a_letter_is_there_once_however_often_the_daemon_is_killed() {
     const ROWS: usize = 60_000;
     let mut daemon = Daemon::new();
-    let line = |n: usize| if n % 100 == 0 { "{\"n\": broken\n".to_owned() } else { format!("{{\"n\":{n}}}\n") };
+    let line =
+        |n: usize| if n.is_multiple_of(100) { "{\"n\": broken\n".to_owned() } else { format!("{{\"n\":{n}}}\n") };
     daemon.file("in.jsonl", (1..=ROWS).map(line).collect::<String>());
     daemon.pipeline(
         "p",

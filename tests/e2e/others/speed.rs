@@ -61,9 +61,9 @@ fn influxdb2_11_points_are_sent_in_batches_by_rows_by_bytes_and_by_time() {
         daemon.pipeline(&format!("p{number}"), &rate(speed, rows, &format!("{sink}{delivery}")));
     }
     daemon.start();
-    for number in 0..2 {
+    for (number, (_, bucket)) in gates.iter().take(2).enumerate() {
         daemon.wait_state(&format!("p{number}"), "COMPLETED");
-        assert_eq!(influxdb.count(&gates[number].1, "m", "n"), 10_000);
+        assert_eq!(influxdb.count(bucket, "m", "n"), 10_000);
     }
     wait_until("one comes by itself", || gates[2].0.answered(204) == 1);
     let by_rows = gates[0].0.written();
