@@ -19,6 +19,9 @@
 
 mod blocks;
 mod examples;
+mod failures;
+mod guarantees;
+mod held;
 mod invariants;
 mod links;
 mod session;
@@ -28,12 +31,13 @@ use blocks::blocks;
 use session::Session;
 
 /// Pages with blocks that are run, and whether they are read inside the checkout (or beside it).
-const PAGES: [(&str, bool); 7] = [
+const PAGES: [(&str, bool); 8] = [
     ("CONTRIBUTING.md", true),
     ("README.md", true),
     ("docs/configuration.md", false),
     ("docs/course.md", false),
     ("docs/formats.md", false),
+    ("docs/guarantees.md", false),
     ("docs/operations.md", false),
     ("docs/plugin-tutorial.md", false),
 ];
@@ -72,6 +76,11 @@ fn formats_are_as_they_are_said_to_be() {
 }
 
 #[test]
+fn what_guarantees_need_is_a_right_configuration() {
+    follow("docs/guarantees.md");
+}
+
+#[test]
 fn operations_are_as_they_are_said_to_be() {
     follow("docs/operations.md");
 }
@@ -84,8 +93,9 @@ fn the_plugin_tutorial_does_what_it_says() {
 #[test]
 fn every_page_is_followed_and_little_of_it_is_left_out() {
     let mut pages: Vec<String> = links::pages().into_iter().filter(|page| !page.ends_with("CHANGELOG.md")).collect();
-    // Held by tests of their own: `invariants`, and what measures.
-    pages.retain(|page| page != "docs/invariants.md" && page != "docs/benchmarks.md");
+    // Held by tests of their own: `invariants`, `failures`, and what measures.
+    let others = ["docs/benchmarks.md", "docs/failures-of-others.md", "docs/invariants.md"];
+    pages.retain(|page| !others.contains(&page.as_str()));
     pages.sort();
     assert_eq!(pages, PAGES.map(|(path, _)| path.to_owned()));
     let left_out = |page: &str| blocks(page).iter().filter(|block| block.has("no-run")).count();

@@ -47,7 +47,7 @@ impl Neighbour {
 }
 
 /// A daemon that finds the evil plugins too. The files of `fixtures/` are beside its pipelines' folder, as binaries.
-fn daemon() -> Daemon {
+pub fn daemon() -> Daemon {
     let folder = evil_plugin("evil").parent().map(PathBuf::from).unwrap_or_default();
     for name in ["evil-stateful", "evil-ticking"] {
         evil_plugin(name);
@@ -77,7 +77,7 @@ fn steady(daemon: &Daemon, text: &str) -> String {
 }
 
 /// The log's lines that hold all of these.
-fn log_lines(daemon: &Daemon, with: &[&str]) -> Vec<String> {
+pub fn log_lines(daemon: &Daemon, with: &[&str]) -> Vec<String> {
     let log = daemon.stderr();
     log.lines().filter(|line| with.iter().all(|text| line.contains(text))).map(str::to_owned).collect()
 }

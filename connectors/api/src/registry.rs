@@ -1,6 +1,7 @@
 //! The kinds of connector that a host knows.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -48,6 +49,10 @@ pub trait SourceSpec: Send + Sync + std::fmt::Debug {
     fn schema(&self) -> RowSchema;
     /// See [`SourceConfig::exclusive`].
     fn exclusive(&self) -> Vec<String>;
+    /// See [`SourceConfig::files`].
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
     /// See [`SourceConfig::partitioned`].
     fn partitioned(&self) -> bool;
     /// See [`SourceConfig::finite`].
@@ -88,6 +93,10 @@ pub trait SinkSpec: Send + Sync + std::fmt::Debug {
     fn two_phase(&self) -> bool;
     /// See [`SinkConfig::exclusive`].
     fn exclusive(&self, context: &Context) -> Vec<String>;
+    /// See [`SinkConfig::files`].
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
     /// See [`SinkConfig::open`].
     ///
     /// # Errors
@@ -149,6 +158,10 @@ impl<C: SourceConfig> SourceSpec for Resolved<C> {
         self.0.exclusive()
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        self.0.files()
+    }
+
     fn partitioned(&self) -> bool {
         self.0.partitioned()
     }
@@ -185,6 +198,10 @@ impl<C: SinkConfig> SinkSpec for ResolvedSink<C> {
 
     fn exclusive(&self, context: &Context) -> Vec<String> {
         self.0.exclusive(context)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.0.files()
     }
 
     async fn open(&self, context: &Context, state: Option<&Value>) -> Result<Box<dyn Sink>, ConnectorError> {

@@ -1,7 +1,7 @@
 //! Values that must not be seen.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -38,6 +38,14 @@ pub struct FileSecret {
 }
 
 impl Secret {
+    /// The file that it is in, if it is in one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Secret::File(FileSecret { file }) => Some(file),
+            Secret::Env(_) | Secret::Text(_) => None,
+        }
+    }
+
     /// Read it.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! What a sink is.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -89,6 +91,12 @@ pub trait SinkConfig: DeserializeOwned + JsonSchema + std::fmt::Debug + Send + S
     /// What only one pipeline can have at a time, such as the path of an output file. Relative paths are taken from
     /// `context.base`.
     fn exclusive(&self, _context: &Context) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Files that are read when it is opened, such as certificates and secrets. If what one of them holds changes, that
+    /// is a change of the configuration. Relative paths start from its folder.
+    fn files(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 

@@ -1,6 +1,7 @@
 //! What a source is.
 
 use std::any::Any;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -126,6 +127,12 @@ pub trait SourceConfig: DeserializeOwned + JsonSchema + std::fmt::Debug + Send +
 
     /// What only one pipeline can have at a time, such as `listen 127.0.0.1:9999`.
     fn exclusive(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Files that are read when it is opened, such as certificates and secrets. If what one of them holds changes, that
+    /// is a change of the configuration. Relative paths start from its folder.
+    fn files(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 

@@ -1,6 +1,6 @@
 //! How to reach the cluster: the keys that source and sink share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +91,13 @@ pub(crate) struct Client<'a> {
 }
 
 impl Client<'_> {
+    /// See [`acequia_connector_api::SourceConfig::files`].
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let tls = self.tls.into_iter().flat_map(|tls| [&tls.ca, &tls.certificate, &tls.key]);
+        let password = self.password.and_then(Secret::file).map(Path::to_owned);
+        tls.flatten().cloned().chain(password).collect()
+    }
+
     /// Are the keys right in themselves?
     pub(crate) fn check(&self) -> Result<(), CheckError> {
         if self.nodes.is_empty() {

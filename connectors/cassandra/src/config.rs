@@ -1,6 +1,7 @@
 //! The keys of a `[[sink]]` table.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use acequia_connector_api::{CheckError, ConnectorError, Context, Secret, Sink, SinkConfig, Span};
 use async_trait::async_trait;
@@ -219,6 +220,10 @@ nulls = "unset"                # or "null": delete what is there
             return Err(CheckError::new("primary_key", "the table's key is its own; this is for `create = true` only"));
         }
         Ok(())
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.client().files()
     }
 
     async fn open(&self, context: &Context, state: Option<&Value>) -> Result<Box<dyn Sink>, ConnectorError> {

@@ -36,6 +36,9 @@ const RANGES: u32 = 64;
 /// How far one reading of the table is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Reading {
+    /// Of which table, in a position: what was read of one says nothing of another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    table: Option<String>,
     /// The ring is cut into so many ranges.
     ranges: u32,
     /// The first range that was not begun.
@@ -55,7 +58,12 @@ struct Mark {
 
 impl Reading {
     fn start() -> Self {
-        Reading { ranges: RANGES, next: 0, begun: BTreeMap::new() }
+        Reading { table: None, ranges: RANGES, next: 0, begun: BTreeMap::new() }
+    }
+
+    /// Positions of before tables were named are of the one that is read.
+    fn is_of(&self, config: &CassandraSource) -> bool {
+        self.table.as_ref().is_none_or(|table| *table == name(config))
     }
 
     fn is_over(&self) -> bool {
@@ -157,6 +165,7 @@ impl CassandraReader {
             .and_then(Position::as_single)
             .and_then(|value| Reading::deserialize(value).ok())
             .filter(|reading| reading.ranges > 0)
+            .filter(|reading| reading.is_of(config))
             .unwrap_or_else(Reading::start);
         let mut reader = CassandraReader {
             config: config.clone(),
@@ -386,12 +395,17 @@ impl Source for CassandraReader {
     }
 
     fn position(&self) -> Position {
-        Position::single(serde_json::to_value(&self.given).unwrap_or_default())
+        let given = Reading { table: Some(name(&self.config)), ..self.given.clone() };
+        Position::single(serde_json::to_value(given).unwrap_or_default())
     }
 
     async fn close(&mut self) {
         self.pages.shutdown().await;
     }
+}
+
+fn name(config: &CassandraSource) -> String {
+    format!("{}.{}", config.keyspace, config.table)
 }
 
 /// The columns to read, in their order.

@@ -1,5 +1,7 @@
 //! The keys of a `[source]` table.
 
+use std::path::PathBuf;
+
 use acequia_connector_api::{
     CheckError, ConnectorError, Context, Position, RowSchema, Secret, Source, SourceConfig, Span,
 };
@@ -115,6 +117,10 @@ table = "people"
 
     fn schema(&self) -> RowSchema {
         RowSchema::unknown()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.client().files()
     }
 
     fn finite(&self) -> bool {

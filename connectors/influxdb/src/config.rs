@@ -286,6 +286,10 @@ batch = { rows = 5000, bytes = "1MiB", wait = "1s" }
         Some(columns)
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        self.keys().files()
+    }
+
     async fn open(&self, context: &Context, _: Option<&Value>) -> Result<Box<dyn Sink>, ConnectorError> {
         Ok(Box::new(InfluxWriter::open(self, context).await?))
     }

@@ -51,6 +51,13 @@ pub(crate) struct Server {
 }
 
 impl Keys<'_> {
+    /// See [`acequia_connector_api::SourceConfig::files`].
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let tls = self.tls.into_iter().flat_map(|tls| [&tls.ca, &tls.certificate, &tls.key]).flatten();
+        let others = [self.token.and_then(Secret::file), self.config].into_iter().flatten().map(Path::to_owned);
+        tls.cloned().chain(others).collect()
+    }
+
     /// Are the keys right in themselves?
     pub(crate) fn check(&self) -> Result<(), CheckError> {
         if self.config.is_none() {

@@ -124,6 +124,10 @@ delay = "2s"                   # points that come late
         }
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        self.keys().files().into_iter().chain(self.query_file.clone()).collect()
+    }
+
     fn finite(&self) -> bool {
         self.every.is_none()
     }

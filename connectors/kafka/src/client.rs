@@ -1,7 +1,7 @@
 //! How to reach the brokers: the keys that source and sink share.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use acequia_connector_api::{CheckError, ConnectorError, Context, Secret};
 use rdkafka::ClientConfig;
@@ -99,6 +99,16 @@ pub(crate) struct Client<'a> {
 }
 
 impl Client<'_> {
+    /// See [`acequia_connector_api::SourceConfig::files`].
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let tls = self.tls.into_iter().flat_map(|tls| {
+            let password = tls.key_password.as_ref().and_then(Secret::file);
+            [tls.ca.as_deref(), tls.certificate.as_deref(), tls.key.as_deref(), password]
+        });
+        let password = self.sasl.and_then(|sasl| sasl.password.file());
+        tls.chain([password]).flatten().map(Path::to_owned).collect()
+    }
+
     /// Are the keys right in themselves? `kept` are properties that the connector must set itself, each with the reason.
     pub(crate) fn check(&self, kept: &[(&str, &str)]) -> Result<(), CheckError> {
         if self.brokers.is_empty() {

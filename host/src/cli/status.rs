@@ -52,6 +52,7 @@ struct Details {
     /// In Acequia's own words.
     state: Option<String>,
     last_error: Option<Trouble>,
+    last_reload: Option<Reload>,
     sinks: Vec<String>,
     /// In order of flow: `source`, the transforms, the sinks, perhaps `dead-letter`.
     stages: Vec<Stage>,
@@ -60,6 +61,12 @@ struct Details {
 #[derive(Debug, Deserialize)]
 struct Trouble {
     message: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Reload {
+    /// Set if the file as it is now can't be used, and something older goes on.
+    error: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,7 +129,8 @@ pub(super) fn execute(arguments: &Args, output: &mut Output<'_>) -> anyhow::Resu
         let Rows { input, output, dropped, dead } = status.acequia.rows();
         let mut row = vec![name.clone(), status.acequia.state.as_ref().unwrap_or(&status.connector.state).clone()];
         row.extend([input, output, dropped, dead].map(|count| count.to_string()));
-        let error = status.acequia.last_error.as_ref().map(|trouble| &trouble.message);
+        let rejected = status.acequia.last_reload.as_ref().and_then(|reload| reload.error.as_ref());
+        let error = rejected.or(status.acequia.last_error.as_ref().map(|trouble| &trouble.message));
         row.push(error.or(status.connector.trace.as_ref()).map(|text| first_line(text)).unwrap_or_default());
         rows.push(row);
     }

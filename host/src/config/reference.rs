@@ -83,6 +83,7 @@ A key whose type is *secret* takes
 - a string, the secret itself: for trying things out.
 
 Secrets are read when the connector is opened, not before, and are never printed: not in the log, not over REST, not in diagnostics.
+If the file of one holds something else, the pipeline is opened again with that, from its checkpoint.
 "#;
 
 const PLUGINS: &str = r#"### Where plugins are looked for

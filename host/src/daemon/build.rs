@@ -34,7 +34,7 @@ pub struct Built {
     pub setup: Arc<Setup>,
     /// What tells two versions of it apart.
     pub print: Print,
-    /// The plugin files, to be watched.
+    /// The plugin files and what else it reads when it is opened, to be watched.
     pub files: Vec<PathBuf>,
 }
 
@@ -75,6 +75,9 @@ impl Found {
 pub struct Print {
     /// Everything but the transforms.
     frame: String,
+    /// What the files hold that source and sinks read when they are opened. Secrets among them: it is not part of the hash,
+    /// which everybody sees.
+    contents: String,
     /// Each transform's table and plugin.
     transforms: Vec<(String, String)>,
 }
@@ -95,7 +98,7 @@ impl Print {
     pub fn change(&self, new: &Print) -> Change {
         if self == new {
             Change::None
-        } else if self.frame == new.frame {
+        } else if self.frame == new.frame && self.contents == new.contents {
             Change::Transforms
         } else {
             Change::Pipeline
@@ -112,6 +115,23 @@ impl Print {
         }
         hasher.finalize().to_hex().chars().take(16).collect()
     }
+}
+
+/// A hash over what is in these files. One that can't be read is as good as empty: opening says what is wrong with it.
+async fn contents(files: Vec<PathBuf>) -> String {
+    if files.is_empty() {
+        return String::new();
+    }
+    let hash = move || {
+        let mut hasher = blake3::Hasher::new();
+        for file in &files {
+            // A pipe or a device would give what it has only once, and not to the one who needs it.
+            let content = if file.is_file() { std::fs::read(file).unwrap_or_default() } else { Vec::new() };
+            hasher.update(blake3::hash(&content).as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    };
+    tokio::task::spawn_blocking(hash).await.unwrap_or_default()
 }
 
 /// Plugins loaded in one pass, so that a thousand pipelines with one plugin read it once.
@@ -192,7 +212,12 @@ impl Builder {
             frame.update(sink.hash.as_bytes());
         }
         frame.update(format!("{:?} {:?} {:?}", config.errors.on_error, config.delivery, config.path).as_bytes());
-        let print = Print { frame: frame.finalize().to_hex().to_string(), transforms };
+        let sinks = config.sinks.iter().chain(&dead_letter).flat_map(|sink| sink.spec.files());
+        let named = config.source.spec.files().into_iter().chain(sinks);
+        let named: Vec<PathBuf> = named.map(|file| config.base().join(file)).collect();
+        let contents = contents(named.clone()).await;
+        files.extend(named);
+        let print = Print { frame: frame.finalize().to_hex().to_string(), contents, transforms };
         Ok(Found { factories, dead_letter, print, files })
     }
 

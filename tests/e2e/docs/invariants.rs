@@ -5,6 +5,8 @@ use std::path::Path;
 use acequia_tests::workspace;
 use regex::Regex;
 
+use super::held::{is_test, read};
+
 const COUNT: u32 = 7;
 
 struct Section {
@@ -29,10 +31,6 @@ fn sections() -> Vec<Section> {
 fn links(line: &str) -> Vec<String> {
     let link = Regex::new(r"\]\(\.\./([^)]+)\)").unwrap();
     link.captures_iter(line).map(|found| found[1].to_owned()).collect()
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(workspace().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// `invariant 3`, `invariants 1 and 3`, `invariants 1 to 4`.
@@ -78,7 +76,7 @@ fn code_and_tests_are_where_it_says() {
             if let Some(name) = test.captures(line) {
                 let name = &name[1];
                 let paths = links(line);
-                if !paths.iter().any(|path| read(path).contains(&format!("fn {name}("))) {
+                if !paths.iter().any(|path| is_test(path, name)) {
                     wrong.push(format!("{number}: there is no test `{name}` in {paths:?}"));
                 }
                 tests += 1;

@@ -50,6 +50,8 @@ pub enum Mode {
     Loop,
     /// Allocates without end.
     MemoryBomb,
+    /// Keeps `size` bytes more with each batch, and does nothing else wrong.
+    Leak,
     /// Calls itself without end, until the host's stack is used up.
     Recursion,
     /// Calls itself without end with much on its own stack, until that is used up.
@@ -202,6 +204,10 @@ impl Transform for Evil {
             }
             Mode::LargeFrames => {
                 black_box(recurse_with_frames(black_box(0)));
+            }
+            Mode::Leak => {
+                black_box(vec![1_u8; self.config.size].leak());
+                return Ok(Output::all(Vec::new()));
             }
             Mode::Trap => std::process::abort(),
             Mode::Panic => panic_now(),

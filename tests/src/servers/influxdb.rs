@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde_json::{Map, Number, Value, json};
 
@@ -98,8 +99,22 @@ impl InfluxDb {
     /// # Panics
     /// If the server refuses.
     pub fn create_bucket(&self, name: &str) {
+        self.create(name, &json!([]));
+    }
+
+    /// Make a bucket whose name nothing else has, and which takes no point that is older than that.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    pub fn bucket_for(&self, prefix: &str, keep: Duration) -> String {
+        let name = unique(prefix);
+        self.create(&name, &json!([{"type": "expire", "everySeconds": keep.as_secs()}]));
+        name
+    }
+
+    fn create(&self, name: &str, rules: &Value) {
         let org = self.id("orgs", "org", &self.org);
-        let body = json!({"orgID": org, "name": name, "retentionRules": []});
+        let body = json!({"orgID": org, "name": name, "retentionRules": rules});
         let (status, answer) = self.request("POST", "/api/v2/buckets", body.to_string().as_bytes());
         assert_eq!(status, 201, "making the bucket {name}: {answer}");
     }

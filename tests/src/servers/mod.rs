@@ -8,10 +8,13 @@
 //! `ACEQUIA_TEST_INFLUXDB=url` with `ACEQUIA_TEST_INFLUXDB_ORG` and `ACEQUIA_TEST_INFLUXDB_TOKEN`. They are then the shared ones; a
 //! server to be stopped is always our own.
 //!
+//! [`Gate`] stands before an InfluxDB, counts what is written and can refuse it.
+//!
 //! What the servers hold is read by clients that are not Acequia's: Kafka's own console tools, the Python driver of Cassandra,
 //! Flux over HTTP.
 
 mod cassandra;
+mod gate;
 mod influxdb;
 mod kafka;
 mod kafka_tools;
@@ -20,6 +23,7 @@ mod process;
 mod tool;
 
 pub use cassandra::{Cassandra, CassandraOptions};
+pub use gate::{Gate, Verdict, Written};
 pub use influxdb::InfluxDb;
 pub use kafka::{Kafka, KafkaOptions};
 pub use kafka_tools::{Consume, Produce, Record};

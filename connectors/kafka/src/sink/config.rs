@@ -1,6 +1,7 @@
 //! What a pipeline's file says about a Kafka sink.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use acequia_connector_api::{CheckError, ConnectorError, Context, Sink, SinkConfig, Span};
@@ -276,6 +277,10 @@ key = "name"
         columns.sort_unstable();
         columns.dedup();
         Some(columns.into_iter().map(str::to_owned).collect())
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.client().files()
     }
 
     fn two_phase(&self) -> bool {

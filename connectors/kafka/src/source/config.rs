@@ -1,5 +1,7 @@
 //! The keys of the `[source]` table.
 
+use std::path::PathBuf;
+
 use acequia_connector_api::{
     ByteSize, CheckError, ColumnType, ConnectorError, Context, Field, Position, RowSchema, Source, SourceConfig,
 };
@@ -292,6 +294,10 @@ schema = { time = "timestamp", sin = "float64" }
             }
         }
         schema
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.client().files()
     }
 
     fn partitioned(&self) -> bool {
