@@ -28,7 +28,7 @@ use blocks::blocks;
 use session::Session;
 
 /// Pages with blocks that are run, and whether they are read inside the checkout (or beside it).
-const PAGES: [(&str, bool); 7] = [
+const PAGES: [(&str, bool); 8] = [
     ("CONTRIBUTING.md", true),
     ("README.md", true),
     ("docs/configuration.md", false),
@@ -36,6 +36,7 @@ const PAGES: [(&str, bool); 7] = [
     ("docs/formats.md", false),
     ("docs/operations.md", false),
     ("docs/plugin-tutorial.md", false),
+    ("docs/state.md", false),
 ];
 
 fn follow(page: &str) {
@@ -74,6 +75,11 @@ fn formats_are_as_they_are_said_to_be() {
 #[test]
 fn operations_are_as_they_are_said_to_be() {
     follow("docs/operations.md");
+}
+
+#[test]
+fn the_state_is_as_it_is_said_to_be() {
+    follow("docs/state.md");
 }
 
 #[test]
