@@ -31,7 +31,7 @@ use blocks::blocks;
 use session::Session;
 
 /// Pages with blocks that are run, and whether they are read inside the checkout (or beside it).
-const PAGES: [(&str, bool); 8] = [
+const PAGES: [(&str, bool); 9] = [
     ("CONTRIBUTING.md", true),
     ("README.md", true),
     ("docs/configuration.md", false),
@@ -40,6 +40,7 @@ const PAGES: [(&str, bool); 8] = [
     ("docs/guarantees.md", false),
     ("docs/operations.md", false),
     ("docs/plugin-tutorial.md", false),
+    ("docs/state.md", false),
 ];
 
 fn follow(page: &str) {
@@ -83,6 +84,11 @@ fn what_guarantees_need_is_a_right_configuration() {
 #[test]
 fn operations_are_as_they_are_said_to_be() {
     follow("docs/operations.md");
+}
+
+#[test]
+fn the_state_is_as_it_is_said_to_be() {
+    follow("docs/state.md");
 }
 
 #[test]

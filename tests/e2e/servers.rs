@@ -68,7 +68,12 @@ fn kafka_keeps_its_records_through_stop_and_kill() {
 
 #[test]
 fn kafka_has_listeners_with_users_and_with_tls() {
-    let options = KafkaOptions { sasl: true, tls: true, properties: vec!["auto.create.topics.enable=true".to_owned()] };
+    let options = KafkaOptions {
+        sasl: true,
+        tls: true,
+        properties: vec!["auto.create.topics.enable=true".to_owned()],
+        ..KafkaOptions::default()
+    };
     let kafka = Kafka::start_with(&options);
     kafka.produce("made", ["one"]);
 

@@ -6,6 +6,7 @@ pub mod logging;
 mod output;
 pub mod plugin;
 pub mod run;
+pub mod state;
 pub mod status;
 pub mod validate;
 
@@ -48,6 +49,9 @@ enum Verb {
     Plugin(plugin::Verb),
     /// Show the pipelines of a running daemon. Exit code 1 if one has failed or the daemon can't be reached.
     Status(status::Args),
+    /// Look at checkpoints, copy them out, forget them.
+    #[command(subcommand)]
+    State(state::Verb),
     /// Print the reference of the configuration (docs/configuration.md).
     #[command(hide = true)]
     Reference,
@@ -85,6 +89,7 @@ fn execute(
         Verb::Connectors(arguments) => connectors::execute(&arguments, registry, output),
         Verb::Plugin(verb) => plugin::execute(&verb, backend, output),
         Verb::Status(arguments) => status::execute(&arguments, output),
+        Verb::State(verb) => state::execute(&verb, output),
         Verb::Reference => output.text(&config::reference_markdown(registry)),
     };
     done.unwrap_or_else(|error| output.fail(&error))

@@ -34,10 +34,15 @@ impl Args {
     /// # Errors
     /// If there is no place for the state.
     pub(super) fn into_options(self) -> anyhow::Result<RunOptions> {
-        let state = state_folder(self.state, |name| std::env::var_os(name))
-            .context("there is no place for the state: give one with `--state DIR`")?;
+        let state = state_folder_of_process(self.state)?;
         Ok(RunOptions { paths: self.paths, state, plugins: self.plugins, listen: self.listen, once: self.once })
     }
+}
+
+/// The state folder of a command with this `--state`.
+pub(super) fn state_folder_of_process(flag: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    state_folder(flag, |name| std::env::var_os(name))
+        .context("there is no place for the state: give one with `--state DIR`")
 }
 
 fn state_folder(flag: Option<PathBuf>, variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {

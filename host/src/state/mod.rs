@@ -5,12 +5,23 @@
 //! written in one transaction, so a thousand pipelines cost one `fsync`, not a thousand.
 
 mod checkpoint;
+mod error;
+mod layout;
 mod lock;
+mod look;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod sound;
 mod store;
 mod writer;
 
 pub use checkpoint::{Checkpoint, SinkState};
+pub use error::StateError;
 pub use lock::StateLock;
-pub use store::{StateError, Store};
+pub use look::{Entry, Folder, Look, Stored, holder, look};
+pub use store::Store;
+
+#[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+mod power_tests;

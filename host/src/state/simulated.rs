@@ -8,8 +8,9 @@ use redb::Database;
 use redb::backends::InMemoryBackend;
 use tokio::sync::{mpsc, oneshot};
 
+use super::layout::make_tables;
 use super::store::Reply;
-use super::writer::{Writer, make_tables};
+use super::writer::Writer;
 use super::{Checkpoint, StateError, Store};
 
 pub(crate) use super::store::Request;
@@ -21,7 +22,7 @@ impl Disk {
     pub(crate) fn new() -> Self {
         let open = || {
             let database = Database::builder().create_with_backend(InMemoryBackend::new())?;
-            make_tables(&database).map_err(|error| redb::StorageError::Corrupted(error.to_string()))?;
+            make_tables(&database).map_err(|error| redb::StorageError::Corrupted(format!("{error:?}")))?;
             Ok(database)
         };
         Disk(Mutex::new(Writer::open(Path::new("memory"), Box::new(open)).unwrap()))

@@ -4,65 +4,20 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
+use super::StateError;
 use super::checkpoint::Checkpoint;
-use super::writer::{Opener, Writer, make_tables};
+use super::error::Failure;
+use super::layout::{make_tables, previous};
+use super::sound;
+use super::writer::{Opener, Writer};
 
-/// The database's cache: its default of 1 GiB is more than everything else together.
-const CACHE_BYTES: usize = 8 << 20;
+/// The file in the state folder.
+pub(super) const FILE: &str = "acequia.redb";
+
 /// Requests that are taken at once, and so checkpoints in one transaction, at most.
 pub(super) const GROUP: usize = 1024;
-
-/// Something is wrong with the state folder or what is in it.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StateError {
-    /// The folder can't be made or written.
-    #[error("the state folder {dir} can't be used: {error}", dir = dir.display())]
-    Folder {
-        /// The folder.
-        dir: PathBuf,
-        /// Why.
-        #[source]
-        error: Arc<std::io::Error>,
-    },
-    /// Another daemon has it.
-    #[error(
-        "the state folder {dir} is in use by process {holder}: stop that daemon, or give this one a folder of its own with --state",
-        dir = dir.display()
-    )]
-    Locked {
-        /// The folder.
-        dir: PathBuf,
-        /// The other's process number.
-        holder: String,
-    },
-    /// The database fails.
-    #[error("the state file {file} can't be used: {error}", file = file.display())]
-    Database {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        error: String,
-    },
-    /// One entry is not what was written.
-    #[error(
-        "the checkpoint of pipeline `{pipeline}` in {file} is damaged: {error}; nothing was read from it: restore the file from a backup, or start the pipeline anew under another name",
-        file = file.display()
-    )]
-    Damaged {
-        /// The file.
-        file: PathBuf,
-        /// The pipeline.
-        pipeline: String,
-        /// What is wrong.
-        error: String,
-    },
-    /// The store's thread has ended.
-    #[error("the state store has been closed")]
-    Closed,
-}
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, StateError>>;
 
@@ -71,11 +26,6 @@ pub(crate) enum Request {
     Load(String, Reply<Option<Checkpoint>>),
     /// With whether the checkpoint that it replaces is kept.
     Save(String, Arc<Checkpoint>, bool, Reply<()>),
-}
-
-/// The name under which a pipeline's replaced checkpoint is kept: no file has such a name.
-pub(super) fn previous(pipeline: &str) -> String {
-    format!("{pipeline}\0previous")
 }
 
 /// Checkpoints by pipeline. Cheap to clone; the file is closed when the last clone is gone.
@@ -94,14 +44,13 @@ impl Store {
     /// # Errors
     /// If the file can't be opened, or is not a store, or is damaged.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
-        let file = dir.join("acequia.redb");
-        let failed = |error: String| StateError::Database { file: file.clone(), error };
-        let exists = file.try_exists().map_err(|error| failed(error.to_string()))?;
+        let file = dir.join(FILE);
+        let exists = file.try_exists().map_err(|error| Failure::from(error).of_file(&file))?;
         if !exists {
-            create(dir, &file).map_err(|error| failed(error.to_string()))?;
+            create(dir, &file).map_err(|failure| failure.of_file(&file))?;
         }
         let path = file.clone();
-        Store::with(dir, &file, Box::new(move || builder().open(&path)))
+        Store::with(dir, &file, Box::new(move || sound::open(&path)))
     }
 
     pub(super) fn with(dir: &Path, file: &Path, open: Opener) -> Result<Self, StateError> {
@@ -173,21 +122,15 @@ impl Store {
     }
 }
 
-fn builder() -> redb::Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
-    builder
-}
-
-/// Make a store with its two tables, so that a read never has to ask whether they exist. It gets its name only when it is
+/// Make a store with its tables, so that a read never has to ask whether they exist. It gets its name only when it is
 /// whole and on disk: a crash halfway leaves nothing that looks like a store and is none.
-fn create(dir: &Path, file: &Path) -> Result<(), redb::Error> {
+fn create(dir: &Path, file: &Path) -> Result<(), Failure> {
     let new = dir.join("acequia.redb.new");
     match std::fs::remove_file(&new) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let database = builder().create(&new)?;
+    let database = sound::builder().create(&new)?;
     make_tables(&database)?;
     drop(database);
     File::open(&new)?.sync_all()?;

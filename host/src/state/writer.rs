@@ -1,19 +1,18 @@
 //! The thread that owns the database.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use redb::{Database, DatabaseError};
 use tokio::sync::mpsc;
 
 use super::StateError;
-use super::checkpoint::{Checkpoint, seal, unseal};
-use super::store::{GROUP, Reply, Request, previous};
-
-/// Pipeline -> sealed JSON of everything but the snapshots.
-const CHECKPOINTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("checkpoints");
-/// Pipeline and transform -> the sealed snapshot.
-const SNAPSHOTS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("snapshots");
+use super::checkpoint::{Checkpoint, Sum, sum_of};
+use super::error::Failure;
+use super::layout::{self, Entry};
+use super::sound::guarded;
+use super::store::{GROUP, Reply, Request};
 
 /// Opens the database, at the start and again after it failed.
 pub(super) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
@@ -26,17 +25,30 @@ struct Save {
     reply: Reply<()>,
 }
 
+impl Save {
+    fn entry(&self) -> Entry<'_> {
+        Entry { pipeline: &self.pipeline, checkpoint: &self.checkpoint, beside: self.beside }
+    }
+}
+
+/// By entry, which sums it may have when it is read: that of the last one that was written, and those of later ones of
+/// which it is not known what came of them. `None` is no entry.
+type Expected = BTreeMap<String, Vec<Option<Sum>>>;
+
 pub(super) struct Writer {
     open: Opener,
     /// `None`: it failed, and is opened again for the next request.
     database: Option<Database>,
     file: PathBuf,
+    /// The pages are not verified again while the file is open: so it is known here what must be in it.
+    expected: Expected,
 }
 
 impl Writer {
     pub(super) fn open(file: &Path, open: Opener) -> Result<Self, StateError> {
-        let mut writer = Writer { open, database: None, file: file.to_owned() };
-        writer.with(|_| Ok(()))?;
+        let mut writer = Writer { open, database: None, file: file.to_owned(), expected: Expected::new() };
+        let database = writer.opened()?;
+        writer.database = Some(database);
         Ok(writer)
     }
 
@@ -72,136 +84,89 @@ impl Writer {
         if saves.is_empty() {
             return;
         }
-        let together = self.with(|database| save(database, &saves));
+        let together = self.save(&saves);
         // One checkpoint that can't be written (its state is too large, say) must not fail the other pipelines' ones.
         let apart = together.is_err() && saves.len() > 1;
         for one in saves {
-            let result =
-                if apart { self.with(|database| save(database, std::slice::from_ref(&one))) } else { together.clone() };
+            let result = if apart { self.save(std::slice::from_ref(&one)) } else { together.clone() };
             let _ = one.reply.send(result);
         }
     }
 
-    fn load(&mut self, pipeline: &str) -> Result<Option<Checkpoint>, StateError> {
-        let (head, snapshots) = self.with(|database| read(database, pipeline))?;
-        let Some(head) = head else { return Ok(None) };
+    fn save(&mut self, saves: &[Save]) -> Result<(), StateError> {
+        let mut written = BTreeMap::new();
+        let result = self.with(|database| layout::save(database, saves.iter().map(Save::entry), &mut written));
+        for (name, sum) in written {
+            let expected = self.expected.entry(name).or_insert_with(|| vec![None]);
+            if result.is_ok() {
+                expected.clear();
+            }
+            // After an error it may be on disk all the same.
+            expected.push(sum);
+        }
+        result
+    }
+
+    fn load(&mut self, name: &str) -> Result<Option<Checkpoint>, StateError> {
+        let pipeline = layout::owner(name);
+        let sealed = self.with(|database| layout::read(database, name))?;
         let damaged =
             |error: String| StateError::Damaged { file: self.file.clone(), pipeline: pipeline.to_owned(), error };
-        let head = unseal(&head).map_err(damaged)?;
-        let mut checkpoint: Checkpoint = serde_json::from_slice(head).map_err(|error| damaged(error.to_string()))?;
-        for (transform, snapshot) in snapshots {
-            let bytes = unseal(&snapshot)
-                .map_err(|error| damaged(format!("the snapshot of transform `{transform}`: {error}")))?;
-            checkpoint.snapshots.insert(transform, bytes.to_vec());
+        let found = sealed.as_ref().map(|sealed| sum_of(&sealed.head).unwrap_or_default());
+        if !self.expected.get(name).map_or(found.is_none(), |expected| expected.contains(&found)) {
+            let error = if found.is_some() { "it is not the last one that was stored" } else { "it is gone" };
+            return Err(damaged(error.to_owned()));
         }
-        Ok(Some(checkpoint))
+        sealed.map(|sealed| sealed.open(pipeline)).transpose().map_err(damaged)
     }
 
     /// Work with the database. After an error of the disk (which may be full for a while) it refuses everything until it
-    /// is opened again, so it is closed here and opened for the next request.
-    fn with<T>(&mut self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StateError> {
-        let failed = |error: String| StateError::Database { file: self.file.clone(), error };
+    /// is opened again, so it is closed here and opened for the next request; and so it is after damage was found.
+    fn with<T>(&mut self, work: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, StateError> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => (self.open)().map_err(|error| failed(error.to_string()))?,
+            None => self.opened()?,
         };
-        let result = work(&database);
-        let broken = matches!(result, Err(redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::Backend(_)));
+        let result = guarded(|| work(&database)).unwrap_or_else(|panic| Err(Failure::Corrupt(panic)));
+        let broken = match &result {
+            Ok(_) | Err(Failure::Newer { .. }) => false,
+            Err(Failure::Corrupt(_)) => true,
+            Err(Failure::Redb(error)) => matches!(
+                error,
+                redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::Backend(_) | redb::Error::Corrupted(_)
+            ),
+        };
         if !broken {
             self.database = Some(database);
+        } else if let Err(panic) = guarded(|| drop(database)) {
+            tracing::warn!(file = %self.file.display(), error = panic, "the state file could not be closed");
         }
-        result.map_err(|error| failed(error.to_string()))
+        result.map_err(|failure| failure.of_file(&self.file))
     }
-}
 
-/// Make the tables that every other function here takes to be there.
-pub(super) fn make_tables(database: &Database) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(CHECKPOINTS)?;
-    transaction.open_table(SNAPSHOTS)?;
-    transaction.commit()?;
-    Ok(())
-}
-
-type Sealed = (Option<Vec<u8>>, Vec<(String, Vec<u8>)>);
-
-fn read(database: &Database, pipeline: &str) -> Result<Sealed, redb::Error> {
-    let transaction = database.begin_read()?;
-    let head = transaction.open_table(CHECKPOINTS)?.get(pipeline)?.map(|value| value.value().to_vec());
-    Ok((head, snapshots_of(&transaction.open_table(SNAPSHOTS)?, pipeline)?))
-}
-
-/// The sealed snapshots of a pipeline, by transform.
-fn snapshots_of(
-    table: &impl ReadableTable<(&'static str, &'static str), &'static [u8]>,
-    pipeline: &str,
-) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
-    let mut snapshots = Vec::new();
-    for entry in table.range((pipeline, "")..)? {
-        let (key, value) = entry?;
-        let (owner, transform) = key.value();
-        if owner != pipeline {
-            break;
+    /// The database, whole, and with what must be in it.
+    fn opened(&mut self) -> Result<Database, StateError> {
+        let opened = guarded(|| {
+            let database = (self.open)()?;
+            let sums = layout::adopt(&database)?;
+            Ok::<_, Failure>((database, sums))
+        });
+        let (database, sums) = opened
+            .unwrap_or_else(|panic| Err(Failure::Corrupt(panic)))
+            .map_err(|failure| failure.of_file(&self.file))?;
+        if self.expected.is_empty() {
+            self.expected = sums.into_iter().map(|(name, sum)| (name, vec![Some(sum)])).collect();
+            return Ok(database);
         }
-        snapshots.push((transform.to_owned(), value.value().to_vec()));
-    }
-    Ok(snapshots)
-}
-
-/// Make this, sealed, all that is stored under the name.
-fn put(
-    heads: &mut Table<'_, &'static str, &'static [u8]>,
-    snapshots: &mut Table<'_, (&'static str, &'static str), &'static [u8]>,
-    pipeline: &str,
-    head: Option<&[u8]>,
-    kept: &[(String, Vec<u8>)],
-) -> Result<(), redb::Error> {
-    match head {
-        Some(head) => drop(heads.insert(pipeline, head)?),
-        None => drop(heads.remove(pipeline)?),
-    }
-    let mut gone = Vec::new();
-    for entry in snapshots.range((pipeline, "")..)? {
-        let (key, _) = entry?;
-        let (owner, transform) = key.value();
-        if owner != pipeline {
-            break;
-        }
-        if !kept.iter().any(|(kept, _)| kept == transform) {
-            gone.push(transform.to_owned());
-        }
-    }
-    for transform in gone {
-        snapshots.remove((pipeline, transform.as_str()))?;
-    }
-    for (transform, bytes) in kept {
-        snapshots.insert((pipeline, transform.as_str()), bytes.as_slice())?;
-    }
-    Ok(())
-}
-
-fn save(database: &Database, saves: &[Save]) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut heads = transaction.open_table(CHECKPOINTS)?;
-        let mut snapshots = transaction.open_table(SNAPSHOTS)?;
-        for Save { pipeline, checkpoint, beside, .. } in saves {
-            let pipeline = pipeline.as_str();
-            if *beside {
-                let before = previous(pipeline);
-                let head = heads.get(pipeline)?.map(|value| value.value().to_vec());
-                let kept = snapshots_of(&snapshots, pipeline)?;
-                put(&mut heads, &mut snapshots, &before, head.as_deref(), &kept)?;
+        // Opened again. What was tried when it failed has come to be, or has not; anything else stays to be found damaged.
+        for (name, expected) in &mut self.expected {
+            let found = sums.get(name).copied();
+            if expected.contains(&found) {
+                *expected = vec![found];
             }
-            // The types serialise without fail: strings, numbers, and maps with string keys.
-            let head = serde_json::to_vec(checkpoint).map_err(std::io::Error::other)?;
-            let sealed: Vec<_> =
-                checkpoint.snapshots.iter().map(|(transform, bytes)| (transform.clone(), seal(bytes))).collect();
-            put(&mut heads, &mut snapshots, pipeline, Some(&seal(&head)), &sealed)?;
         }
+        Ok(database)
     }
-    transaction.commit()?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -271,7 +236,7 @@ mod tests {
 
     fn store_on(disk: &Arc<Disk>, dir: &Path) -> Store {
         let file = dir.join("acequia.redb");
-        make_tables(&Database::create(&file).unwrap()).unwrap();
+        layout::make_tables(&Database::create(&file).unwrap()).unwrap();
         let (disk, path) = (disk.clone(), file.clone());
         let open = move || {
             let file = OpenOptions::new().read(true).write(true).open(&path)?;
