@@ -1,5 +1,7 @@
 //! Calls of librdkafka that block.
 
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::time::Duration;
 
 use acequia_connector_api::ConnectorError;
@@ -7,7 +9,7 @@ use acequia_connector_api::ConnectorError;
 /// The longest that a call may take. Each has a time-out of its own, of seconds; but librdkafka waits by the wall clock
 /// (`cnd_timedwait`), so a clock that is set back by hours makes a wait of seconds one of hours. The engine's clock only
 /// goes forward.
-const LONGEST: Duration = Duration::from_secs(40);
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Run it in a thread for such calls.
 ///
@@ -38,6 +40,39 @@ async fn blocking_for<T: Send + 'static>(
     }
 }
 
+/// A client that is dropped in a thread of its own: to drop one joins its threads, which may wait as long, and whoever
+/// drops it is one of the runtime's threads.
+pub(crate) struct Apart<T: Send + 'static>(ManuallyDrop<T>);
+
+impl<T: Send> Apart<T> {
+    pub(crate) fn new(client: T) -> Self {
+        Apart(ManuallyDrop::new(client))
+    }
+}
+
+impl<T: Send + Clone> Clone for Apart<T> {
+    fn clone(&self) -> Self {
+        Apart(self.0.clone())
+    }
+}
+
+impl<T: Send> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Send + 'static> Drop for Apart<T> {
+    fn drop(&mut self) {
+        // SAFETY: it is taken here only, and nothing uses it after its `drop`.
+        let client = unsafe { ManuallyDrop::take(&mut self.0) };
+        // Without a thread the closure, and the client with it, is dropped here.
+        let _ = std::thread::Builder::new().name("kafka close".to_owned()).spawn(move || drop(client));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +84,20 @@ mod tests {
         let error = blocking_for(Duration::from_secs(40), move || held.recv()).await.unwrap_err();
         assert!(error.to_string().contains("40s") && error.to_string().contains("clock"), "{error}");
         drop(hold);
+    }
+
+    #[test]
+    fn a_client_is_dropped_elsewhere() {
+        struct Client(std::sync::mpsc::Sender<std::thread::ThreadId>);
+        impl Drop for Client {
+            fn drop(&mut self) {
+                let _ = self.0.send(std::thread::current().id());
+            }
+        }
+        let (tell, told) = std::sync::mpsc::channel();
+        drop(Apart::new(Client(tell)));
+        assert_ne!(told.recv().unwrap(), std::thread::current().id());
+        assert!(told.recv().is_err(), "once");
     }
 
     #[tokio::test]

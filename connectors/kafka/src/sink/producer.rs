@@ -14,6 +14,7 @@ use super::ledger::{Delivered, Failure, Ledger, Parcel, tag};
 use super::message::Message;
 use super::reporter::Reporter;
 use super::topics::{self, not_taken};
+use crate::blocking::Apart;
 use crate::client::{Properties, Property};
 
 /// How long nothing may get through before that is said. Not longer: a pipeline that stops waits for it.
@@ -29,7 +30,7 @@ const BATCH: usize = 1_000_000;
 
 /// The producer of one sink.
 pub(super) struct Producer {
-    inner: ThreadedProducer<Delivered>,
+    inner: Apart<ThreadedProducer<Delivered>>,
     pub(super) ledger: Arc<Ledger>,
     reporter: Reporter,
     /// Messages have the time of sending.
@@ -91,12 +92,13 @@ impl Producer {
         let ledger = Arc::new(Ledger::new(reporter.clone()));
         let inner =
             ThreadedProducer::from_config_and_context(&settings, Delivered(ledger.clone())).map_err(not_taken)?;
+        let inner = Apart::new(inner);
         let own_time = config.timestamp.is_none();
         Ok(Producer { inner, ledger, reporter, own_time, plain, batch_size, message_max: to_usize(message_max) })
     }
 
     /// librdkafka's own handle, for calls that block.
-    pub(super) fn handle(&self) -> ThreadedProducer<Delivered> {
+    pub(super) fn handle(&self) -> Apart<ThreadedProducer<Delivered>> {
         self.inner.clone()
     }
 

@@ -15,7 +15,7 @@ use rdkafka::types::RDKafkaRespErr;
 use super::config::CreateTopic;
 use super::ledger::{Delivered, Ledger};
 use super::reporter::Reporter;
-use crate::blocking::blocking;
+use crate::blocking::{Apart, blocking};
 
 /// How long the brokers may take for an answer.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub(super) struct Facts {
 
 /// Asks the cluster for topics and remembers the answers.
 pub(super) struct Topics {
-    admin: Arc<AdminClient<Reporter>>,
+    admin: Arc<Apart<AdminClient<Reporter>>>,
     reporter: Reporter,
     create: Option<CreateTopic>,
     known: HashMap<String, (Result<Facts, String>, Instant)>,
@@ -55,7 +55,7 @@ impl Topics {
         create: Option<CreateTopic>,
     ) -> Result<Self, ConnectorError> {
         let admin = config.create_with_context(reporter.clone()).map_err(not_taken)?;
-        Ok(Topics { admin: Arc::new(admin), reporter, create, known: HashMap::new() })
+        Ok(Topics { admin: Arc::new(Apart::new(admin)), reporter, create, known: HashMap::new() })
     }
 
     /// What is known of a topic, or why nothing can be written to it.

@@ -20,7 +20,7 @@ use super::ledger::Delivered;
 use super::producer::{Producer, fatal};
 use super::reporter::Reporter;
 use super::topics::{ANSWER, not_taken};
-use crate::blocking::blocking;
+use crate::blocking::{Apart, blocking};
 use crate::offsets::ConsumerOffsets;
 
 /// How long the cluster may take to end the transaction of a process that was killed.
@@ -44,7 +44,7 @@ pub(super) struct Transactions {
     id: String,
     settings: ClientConfig,
     reporter: Reporter,
-    handle: ThreadedProducer<Delivered>,
+    handle: Apart<ThreadedProducer<Delivered>>,
     group: Arc<ConsumerGroupMetadata>,
     /// The brokers by which the cluster can be known.
     brokers: Vec<String>,
@@ -265,7 +265,7 @@ impl Transactions {
 }
 
 /// Make the cluster end the transaction of the process before, if there is one.
-async fn init(handle: &ThreadedProducer<Delivered>, reporter: &Reporter) -> Result<(), ConnectorError> {
+async fn init(handle: &Apart<ThreadedProducer<Delivered>>, reporter: &Reporter) -> Result<(), ConnectorError> {
     let start = Instant::now();
     loop {
         let own = handle.clone();

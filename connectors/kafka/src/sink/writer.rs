@@ -14,7 +14,6 @@ use super::producer::{NotSent, Producer};
 use super::reporter::Reporter;
 use super::topics::{self, Facts, Topics};
 use super::transactions::{self, Transactions};
-use crate::blocking::blocking;
 use rdkafka::error::RDKafkaErrorCode;
 
 /// Hands rows to librdkafka and counts them until they are delivered.
@@ -308,17 +307,6 @@ impl Sink for Writer {
         let mut clients = self.clients.take();
         if let Some(transactions) = clients.as_mut().and_then(|clients| clients.transactions.as_mut()) {
             transactions.abort().await;
-        }
-        // It joins librdkafka's threads. One that does not come is left behind.
-        let _ = blocking(move || drop(clients)).await;
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if let Some(clients) = self.clients.take() {
-            // It waits for librdkafka's threads, which must not stop the runtime's.
-            let _ = std::thread::Builder::new().name("kafka close".to_owned()).spawn(move || drop(clients));
         }
     }
 }
