@@ -10,7 +10,7 @@ LISTEN ?= 127.0.0.1:8083
 # Where `make services-up` keeps its servers' data.
 SERVICES ?= $(OUT)/services
 
-.PHONY: help run test build native plugins servers check fmt bench deb docs services-up services-down clean
+.PHONY: help run test build native plugins servers check fmt fuzz bench deb docs services-up services-down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | awk '{ name = $$1; $$1 = ""; printf "%-15s%s\n", name, $$0 }' 
@@ -43,6 +43,7 @@ test: ## Install what the tests need and run them all
 	wait $$servers || { cat "$(OUT)/servers.log" >&2; exit 1; }; \
 	trap - EXIT
 	$(CARGO) test --release --locked --workspace --no-fail-fast
+	$(MAKE) fuzz
 
 servers: ## Install the servers of the tests: Kafka, Cassandra, InfluxDB
 	tests/servers/services.sh install
@@ -54,6 +55,12 @@ check: native ## Formatting, lints, licences and advisories
 
 fmt: ## Format the sources
 	$(CARGO) fmt --all
+
+# How long each target is fuzzed, and which.
+SECONDS ?= 10
+FUZZ ?= cassandra config format influxdb kafka plugin rest
+fuzz: native ## Look for inputs that break what outsiders control, SECONDS=10 for each target
+	fuzz/run.sh $(SECONDS) $(FUZZ)
 
 bench: build servers ## Measure: the host-guest boundary, whole pipelines, start, memory, real servers
 	"$(OUT)/release/acequia-bench"

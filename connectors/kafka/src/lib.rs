@@ -1,6 +1,8 @@
 //! Kafka, as a source and as a sink.
 
 mod client;
+#[doc(hidden)]
+pub mod fuzzing;
 mod offsets;
 mod sink;
 mod source;
