@@ -16,7 +16,7 @@ MINUTES ?= 10
 CHAOS_SEEDS ?= 1,2,3
 CHAOS_MINUTES ?= 10
 
-.PHONY: help run test chaos build native plugins servers check fmt bench deb docs services-up services-down clean
+.PHONY: help run test chaos build native plugins servers check fmt fuzz bench deb docs services-up services-down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | awk '{ name = $$1; $$1 = ""; printf "%-15s%s\n", name, $$0 }' 
@@ -49,6 +49,7 @@ test: ## Install what the tests need and run them all
 	wait $$servers || { cat "$(OUT)/servers.log" >&2; exit 1; }; \
 	trap - EXIT
 	$(CARGO) test --release --locked --workspace --no-fail-fast
+	$(MAKE) fuzz
 	$(MAKE) chaos SEED=$(CHAOS_SEEDS) MINUTES=$(CHAOS_MINUTES)
 
 chaos: build servers ## Attack pipelines on real servers, and count: SEED=1 MINUTES=10
@@ -64,6 +65,12 @@ check: native ## Formatting, lints, licences and advisories
 
 fmt: ## Format the sources
 	$(CARGO) fmt --all
+
+# How long each target is fuzzed, and which.
+SECONDS ?= 10
+FUZZ ?= cassandra config format influxdb kafka plugin rest
+fuzz: native ## Look for inputs that break what outsiders control, SECONDS=10 for each target
+	fuzz/run.sh $(SECONDS) $(FUZZ)
 
 bench: build servers ## Measure: the host-guest boundary, whole pipelines, start, memory, real servers
 	"$(OUT)/release/acequia-bench"

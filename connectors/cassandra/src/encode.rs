@@ -184,7 +184,10 @@ fn write_structure(json: &Value, wanted: &CqlType<'_>, out: &mut Vec<u8>) -> Res
             out.extend_from_slice(&length_of(map.len())?);
             map.iter().try_for_each(|(name, element)| {
                 // A name is always text, but may be that of a key with a structure of its own.
-                with_length(out, |out| write(Scalar::Text(name), key, out))?;
+                with_length(out, |out| match key.as_ref() {
+                    CqlType::Native(_) => write_nested(&Value::String(name.clone()), key, out),
+                    _ => write(Scalar::Text(name), key, out),
+                })?;
                 write_element(element, kind, out)
             })
         }

@@ -32,6 +32,8 @@ mod config;
 mod decode;
 mod encode;
 mod errors;
+#[doc(hidden)]
+pub mod fuzzing;
 mod plan;
 mod schema;
 mod sink;

@@ -151,6 +151,9 @@ fn structures_are_what_the_driver_sends_and_come_back() {
             CqlValue::Vector(vec![text(""), text(&"x".repeat(300))])
         }),
         (list(native(NativeType::Blob)), json!(["0x00ff"]), CqlValue::List(vec![CqlValue::Blob(vec![0, 255])])),
+        (map(native(NativeType::Blob), native(NativeType::Int)), json!({"0x00ff": 1}), {
+            CqlValue::Map(vec![(CqlValue::Blob(vec![0, 255]), CqlValue::Int(1))])
+        }),
     ] {
         let raw = json.to_string();
         let sent = bytes(Scalar::Json(&raw), &kind).unwrap();

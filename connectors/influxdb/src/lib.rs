@@ -6,6 +6,8 @@ mod config;
 mod deliver;
 mod encode;
 mod escape;
+#[doc(hidden)]
+pub mod fuzzing;
 mod ini;
 mod query;
 mod server;

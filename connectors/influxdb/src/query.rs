@@ -72,7 +72,7 @@ impl Query {
         let mut response = self.ask(window).await?;
         let partition: Arc<str> = format_timestamp(window.start).into();
         let mut tables = Tables::new(self.schema.clone(), partition, self.limits.rows, self.limits.bytes);
-        let mut records = Records::default();
+        let mut records = Records::new();
         loop {
             // While rows wait for others, only so long.
             let chunk = if tables.is_empty() {
@@ -91,23 +91,12 @@ impl Query {
                 }
             };
             let chunk = chunk.map_err(|error| self.server.unreachable(error))?;
-            let complete = match &chunk {
-                Some(chunk) => records.feed(chunk),
-                None => records.finish(),
-            };
-            if records.pending() > RECORD {
-                return Err(ConnectorError::failed("InfluxDB answers with a record of more than 64MiB"));
-            }
-            let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(&*complete);
-            let mut record = csv::ByteRecord::new();
+            let mut bytes = chunk.as_deref().unwrap_or_default();
             loop {
-                match reader.read_byte_record(&mut record) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => return Err(ConnectorError::failed("the answer is not CSV").because(error)),
-                }
+                let record = if chunk.is_some() { records.next(&mut bytes) } else { records.finish() };
+                let Some(record) = record else { break };
                 let before = tables.given;
-                let batch = tables.push(&record, given.rows).map_err(|message| {
+                let batch = tables.push(record, given.rows).map_err(|message| {
                     ConnectorError::retryable(format!("InfluxDB can't go on with the query: {}", short(&message)))
                 })?;
                 if before < given.rows && tables.given == given.rows && tables.mark != given.mark {
@@ -118,6 +107,9 @@ impl Query {
                 {
                     return Ok(Part::End);
                 }
+            }
+            if records.pending() > RECORD {
+                return Err(ConnectorError::failed("InfluxDB answers with a record of more than 64MiB"));
             }
             if chunk.is_none() {
                 break;

@@ -10,41 +10,67 @@ use acequia_format::{SchemaConfig, cast_column};
 use arrow_array::{ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions, StringArray};
 use arrow_schema::{ArrowError, Schema};
 use csv::ByteRecord;
+use csv_core::ReadRecordResult;
 
-/// Cuts an answer's bytes where a record ends.
-#[derive(Debug, Default)]
+/// Cuts an answer into records, in whatever pieces it comes.
+#[derive(Debug)]
 pub(crate) struct Records {
-    pending: Vec<u8>,
-    /// How much of `pending` was looked at, and whether a quoted field is open there.
-    seen: usize,
-    quoted: bool,
+    reader: csv_core::Reader,
+    /// The fields of the record that is being read, one behind the other, and where each ends; larger than what they hold.
+    fields: Vec<u8>,
+    ends: Vec<usize>,
+    /// How much of the two is of this record.
+    filled: usize,
+    ended: usize,
+    record: ByteRecord,
 }
 
 impl Records {
-    /// Take more bytes, and give the records that are complete now.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.pending.extend_from_slice(bytes);
-        let mut end = 0;
-        for (index, byte) in self.pending.iter().enumerate().skip(self.seen) {
-            match byte {
-                b'"' => self.quoted = !self.quoted,
-                b'\n' if !self.quoted => end = index + 1,
-                _ => {}
-            }
-        }
-        let rest = self.pending.split_off(end);
-        self.seen = rest.len();
-        std::mem::replace(&mut self.pending, rest)
+    pub(crate) fn new() -> Self {
+        // Not the reader's `Default`, which knows no grammar yet.
+        let (reader, record) = (csv_core::Reader::new(), ByteRecord::new());
+        Records { reader, fields: Vec::new(), ends: Vec::new(), filled: 0, ended: 0, record }
     }
 
-    /// What has no end yet.
-    pub(crate) fn pending(&self) -> usize {
-        self.pending.len()
+    /// The next record that is complete with these bytes, of which those behind it are left.
+    pub(crate) fn next(&mut self, bytes: &mut &[u8]) -> Option<&ByteRecord> {
+        // For the reader an empty input is the end.
+        if bytes.is_empty() { None } else { self.read(bytes) }
     }
 
     /// The last record, which may lack its line break.
-    pub(crate) fn finish(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.pending)
+    pub(crate) fn finish(&mut self) -> Option<&ByteRecord> {
+        self.read(&mut &[][..])
+    }
+
+    fn read(&mut self, bytes: &mut &[u8]) -> Option<&ByteRecord> {
+        loop {
+            let fields = self.fields.get_mut(self.filled..).unwrap_or_default();
+            let ends = self.ends.get_mut(self.ended..).unwrap_or_default();
+            let (result, read, filled, ended) = self.reader.read_record(bytes, fields, ends);
+            *bytes = bytes.get(read..).unwrap_or_default();
+            self.filled += filled;
+            self.ended += ended;
+            match result {
+                ReadRecordResult::InputEmpty | ReadRecordResult::End => return None,
+                ReadRecordResult::OutputFull => self.fields.resize((self.fields.len() * 2).max(1024), 0),
+                ReadRecordResult::OutputEndsFull => self.ends.resize((self.ends.len() * 2).max(32), 0),
+                ReadRecordResult::Record => break,
+            }
+        }
+        self.record.clear();
+        let mut start = 0;
+        for end in self.ends.iter().take(self.ended) {
+            self.record.push_field(self.fields.get(start..*end).unwrap_or_default());
+            start = *end;
+        }
+        (self.filled, self.ended) = (0, 0);
+        Some(&self.record)
+    }
+
+    /// The bytes of a record that has no end yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.filled
     }
 }
 
@@ -374,16 +400,16 @@ mod tests {
 
     /// All rows as JSON, a line for each, with those that failed, in pieces of `size` bytes.
     fn read(text: &str, size: usize, schema: Option<SchemaConfig>, skip: u64) -> Result<Vec<String>, String> {
-        let mut records = Records::default();
+        let mut records = Records::new();
         let mut tables = Tables::new(schema, "p".into(), 100, ByteSize(1 << 20));
         let mut batches = Vec::new();
-        let mut pieces: Vec<Vec<u8>> = text.as_bytes().chunks(size).map(|piece| records.feed(piece)).collect();
-        pieces.push(records.finish());
-        for piece in pieces {
-            let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(&*piece);
-            for record in reader.byte_records() {
-                batches.extend(tables.push(&record.unwrap(), skip)?);
+        for mut piece in text.as_bytes().chunks(size) {
+            while let Some(record) = records.next(&mut piece) {
+                batches.extend(tables.push(record, skip)?);
             }
+        }
+        if let Some(record) = records.finish() {
+            batches.extend(tables.push(record, skip)?);
         }
         batches.extend(tables.finish());
         let mut rows = Vec::new();

@@ -2,6 +2,8 @@
 
 mod blocking;
 mod client;
+#[doc(hidden)]
+pub mod fuzzing;
 mod offsets;
 mod sink;
 mod source;

@@ -18,6 +18,8 @@ mod board;
 pub mod connect;
 mod error;
 mod exposition;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod metrics;
 mod process;

@@ -63,6 +63,8 @@ struct Fault {
     /// The part of the string that is meant.
     part: String,
     message: String,
+    /// The message without what may be part of a secret.
+    covered: String,
     help: Option<String>,
 }
 
@@ -89,11 +91,12 @@ pub(super) fn collect(
                     // The caret goes under the variable, if it can be found in the text as it is written.
                     let span = value.span();
                     let raw = source.shown().get(span.clone()).unwrap_or_default();
-                    let span = match raw.find(&fault.part) {
-                        Some(at) => span.start + at..span.start + at + fault.part.len(),
-                        None => span,
+                    let (span, message) = match raw.find(&fault.part) {
+                        Some(at) => (span.start + at..span.start + at + fault.part.len(), fault.message),
+                        // It is covered, or written with escapes: then the message must not show it either.
+                        None => (span, fault.covered),
                     };
-                    diagnostics.push(source.at(span, fault.message).maybe_help(fault.help));
+                    diagnostics.push(source.at(span, message).maybe_help(fault.help));
                     // Nothing more is said against a value that is not known.
                     let unknown = Interpolated {
                         written: text.to_string(),
@@ -158,6 +161,7 @@ fn interpolate(text: &str, env: &Env) -> Result<Option<Interpolated>, Fault> {
                 return Err(Fault {
                     part: tail.to_owned(),
                     message: "`${` without a closing `}`".to_owned(),
+                    covered: "`${` without a closing `}`".to_owned(),
                     help: Some("a dollar that is meant as such is written `$$`".to_owned()),
                 });
             };
@@ -192,6 +196,7 @@ impl Interpolated {
             return Err(Fault {
                 part,
                 message: format!("`{name}` can't be the name of an environment variable"),
+                covered: "what stands in `${}` can't be the name of an environment variable".to_owned(),
                 help: Some("write `${NAME}` or `${NAME:-default}`; a dollar that is meant as such is `$$`".to_owned()),
             });
         }
@@ -201,7 +206,7 @@ impl Interpolated {
             (Found::Text(text), _) => self.push(&text),
             (Found::NotUnicode, _) => {
                 let message = format!("the environment variable `{name}` does not hold valid UTF-8");
-                return Err(Fault { part, message, help: None });
+                return Err(Fault { part, covered: message.clone(), message, help: None });
             }
             (Found::Unset, Some(default)) => self.push(default),
             (Found::Unset, None) if matches!(env, Env::None) => {
@@ -213,6 +218,7 @@ impl Interpolated {
                 return Err(Fault {
                     part,
                     message: format!("the environment variable `{name}` is not set"),
+                    covered: format!("the environment variable `{name}` is not set"),
                     help: Some(format!("set it, or give a default: `${{{name}:-default}}`")),
                 });
             }

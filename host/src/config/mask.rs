@@ -52,13 +52,19 @@ fn collect_tables(value: &Spanned<DeValue<'_>>, spans: &mut Vec<std::ops::Range<
 
 fn collect_strings(value: &Spanned<DeValue<'_>>, spans: &mut Vec<std::ops::Range<usize>>) {
     match value.get_ref() {
-        DeValue::String(text) if text.starts_with("${") && text.ends_with('}') => {}
+        DeValue::String(text) if is_variable(text) => {}
         DeValue::String(_) => spans.push(value.span()),
         DeValue::Array(array) => array.iter().for_each(|value| collect_strings(value, spans)),
         // `{ env = "NAME" }` says where the secret is, and is none.
         DeValue::Table(table) => collect(table, spans),
         _ => {}
     }
+}
+
+/// `${NAME}` and nothing else. A default, as in `${NAME:-secret}`, is a secret.
+fn is_variable(text: &str) -> bool {
+    let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
 }
 
 fn names_secret(key: &str) -> bool {
@@ -78,6 +84,17 @@ mod tests {
         assert_eq!(mask_secrets(text), want);
         for open in ["token = { env = \"NAME\" }", "token = \"${NAME}\"", "key = \"column\""] {
             assert_eq!(mask_secrets(open), open);
+        }
+    }
+
+    #[test]
+    fn covers_what_stands_around_a_variable() {
+        for (text, want) in [
+            ("token = \"${NAME:-abc}\"", "token = \"************\""),
+            ("token = \"${A}abc${B}\"", "token = \"***********\""),
+            ("token = \"${a-b}\"", "token = \"******\""),
+        ] {
+            assert_eq!(mask_secrets(text), want);
         }
     }
 

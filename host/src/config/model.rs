@@ -1,6 +1,7 @@
 //! A pipeline's configuration, resolved: checked, complete, and nothing opened yet.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use acequia_connector_api::{BatchLimits, ByteSize, SinkSpec, SourceSpec, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One pipeline, from one file.
-#[derive(Clone, Debug)]
+/// One pipeline, from one file. Secrets that stand in the file itself are not in what `Debug` shows.
+#[derive(Clone)]
 pub struct PipelineConfig {
     /// The file's stem.
     pub name: String,
@@ -31,6 +32,21 @@ pub struct PipelineConfig {
     pub errors: ErrorsConfig,
     /// Checkpoints and batches.
     pub delivery: DeliveryConfig,
+}
+
+impl fmt::Debug for PipelineConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("PipelineConfig")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .field("source", &self.source)
+            .field("transforms", &self.transforms)
+            .field("sinks", &self.sinks)
+            .field("errors", &self.errors)
+            .field("delivery", &self.delivery)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The `[source]` table.
@@ -58,8 +74,8 @@ pub struct SinkStage {
     pub hash: String,
 }
 
-/// One `[[transform]]` table.
-#[derive(Clone, Debug)]
+/// One `[[transform]]` table. `Debug` leaves the plugin's configuration out: no type says what in it is a secret.
+#[derive(Clone)]
 pub struct TransformStage {
     /// `even-filter`, and `even-filter-2` for the second of that name, or what the key `name` says. State is kept under
     /// it across reloads.
@@ -82,6 +98,20 @@ pub struct TransformStage {
     pub unresolved: bool,
     /// As in [`SourceStage::hash`].
     pub hash: String,
+}
+
+impl fmt::Debug for TransformStage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("TransformStage")
+            .field("id", &self.id)
+            .field("plugin", &self.plugin)
+            .field("limits", &self.limits)
+            .field("grants", &self.grants)
+            .field("place", &self.place)
+            .field("hash", &self.hash)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a plugin may use up. A call over a limit fails its batch, and the instance is replaced.

@@ -30,6 +30,8 @@ mod component;
 mod engine;
 mod error;
 mod from_guest;
+#[doc(hidden)]
+pub mod fuzzing;
 mod instance;
 mod limits;
 mod linker;

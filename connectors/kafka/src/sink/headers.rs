@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// Headers of one message: names, and values as bytes or null, in order.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct HeaderList(pub(super) Vec<(String, Option<Vec<u8>>)>);
+pub(crate) struct HeaderList(pub(crate) Vec<(String, Option<Vec<u8>>)>);
 
 /// One header as the Kafka source writes it.
 #[derive(Deserialize)]
@@ -34,7 +34,7 @@ impl Entry {
 
 impl HeaderList {
     /// From JSON: an object of names and values, or an array of `{"key", "value"}`, in which a name may come again.
-    pub(super) fn parse(json: &str) -> Result<Self, String> {
+    pub(crate) fn parse(json: &str) -> Result<Self, String> {
         let value = serde_json::from_str(json).map_err(|error| format!("the headers are not JSON: {error}"))?;
         match value {
             Value::Null => Ok(HeaderList::default()),

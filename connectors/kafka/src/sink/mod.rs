@@ -12,3 +12,4 @@ mod wire;
 mod writer;
 
 pub use config::{Compression, CreateTopic, Delivery, Headers, KafkaSink, ValueFormat};
+pub(crate) use headers::HeaderList;

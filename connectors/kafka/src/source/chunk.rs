@@ -148,7 +148,7 @@ fn headers_of<'a>(message: &'a BorrowedMessage<'_>) -> Option<Vec<Header<'a>>> {
 }
 
 /// `[{"key": "k", "value": "v"}, …]`, in order, none left out; a value that is not UTF-8 is `base64`.
-fn headers_to_json(headers: &[Header<'_>]) -> String {
+pub(crate) fn headers_to_json(headers: &[Header<'_>]) -> String {
     let objects = headers.iter().map(|(name, value)| {
         let key = String::from_utf8_lossy(name);
         match value.map(|value| (value, str::from_utf8(value))) {

@@ -21,4 +21,5 @@ mod rows;
 mod start;
 mod state;
 
+pub(crate) use chunk::headers_to_json;
 pub use config::{KafkaSource, KeyFormat, Metadata, Start, Until};
