@@ -195,9 +195,7 @@ impl Person {
         self.store.abort();
         let _ = pipeline.task.await;
         // The stages were ended with it; they are dropped when the runtime comes to them.
-        while !self.world.open().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        self.nothing_open().await;
         // It starts with what is in the files.
         if let Some(Asked { version, .. }) = self.asked.pop().filter(|_| self.world.chance(50)) {
             self.scene.mend(version);
@@ -205,6 +203,17 @@ impl Person {
         }
         self.asked.clear();
         self.start();
+    }
+
+    /// What has died is dropped as soon as the runtime comes to it.
+    async fn nothing_open(&self) {
+        for _ in 0..10_000 {
+            if self.world.open().is_empty() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        self.world.wrong(format!("what has died does not end: {:?}", self.world.open()));
     }
 
     /// Stop it in good order; but the plug may be pulled meanwhile.
@@ -223,13 +232,8 @@ impl Person {
         self.store.abort();
         stop.abort();
         abort.abort();
-        let mut turns = 0;
-        while self.world.is_dead() && !self.world.open().is_empty() {
-            tokio::task::yield_now().await;
-            turns += 1;
-            if turns > 10_000 {
-                return self.world.wrong("what has died does not end");
-            }
+        if self.world.is_dead() {
+            self.nothing_open().await;
         }
         self.answers();
         self.asked.clear();
