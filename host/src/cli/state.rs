@@ -158,11 +158,8 @@ fn reset(arguments: &ResetArgs, output: &mut Output<'_>, desk: &mut Desk<'_>) ->
             entries.push(entry);
         }
     }
-    let mut text = String::from("this is forgotten:\n\n");
-    for entry in &entries {
-        text.push_str(&show::entry(entry, desk.now, false));
-    }
-    output.text(&format!("{text}\n"))?;
+    let shown: Vec<String> = entries.iter().map(|entry| show::entry(entry, desk.now, false)).collect();
+    output.text(&format!("this is forgotten:\n\n{}\n", shown.join("\n")))?;
     if !arguments.yes {
         match (desk.ask)(&format!("forget {}?", names(&entries))) {
             Some(true) => {}

@@ -123,7 +123,17 @@ macro_rules! from_redb {
     };
 }
 
-from_redb!(StorageError, TableError, TransactionError, CommitError, DatabaseError, std::io::Error);
+from_redb!(StorageError, TransactionError, CommitError, DatabaseError, std::io::Error);
+
+impl From<TableError> for Failure {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Storage(error) => error.into(),
+            // A table that is not as it was made.
+            error => Failure::Corrupt(error.to_string()),
+        }
+    }
+}
 
 /// As the database itself says it.
 pub(super) fn corrupt(error: impl Into<String>) -> DatabaseError {

@@ -95,6 +95,9 @@ fn view(file: &File, flags: Option<u8>) -> Result<Database, DatabaseError> {
         {
             corrupt(error.to_string())
         }
+        DatabaseError::UpgradeRequired(version) => {
+            corrupt(format!("it has version {version} of redb's format, which acequia never wrote"))
+        }
         error => error,
     })
 }
