@@ -182,7 +182,7 @@ impl<'a> World<'a> {
         // Root may do what the rights of a file forbid; our root must not.
         let capabilities = "-dac_override,-dac_read_search";
         let daemon = daemon
-            .under(&["setpriv", "--inh-caps", capabilities, "--bounding-set", capabilities])
+            .under(&["setpriv", "--pdeathsig", "KILL", "--inh-caps", capabilities, "--bounding-set", capabilities])
             .env("LD_PRELOAD", &library.display().to_string())
             .env("FAKETIME_TIMESTAMP_FILE", &clock.display().to_string())
             .env("FAKETIME_CACHE_DURATION", "1")
