@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -105,7 +105,7 @@ impl Proxy {
     }
 }
 
-async fn serve(client: TcpStream, target: watch::Receiver<Option<String>>, sky: watch::Receiver<Sky>) {
+async fn serve(mut client: TcpStream, target: watch::Receiver<Option<String>>, sky: watch::Receiver<Sky>) {
     // A connection is reset by dropping it with nothing to linger for; that there is no such option is no reason to stop.
     let _ = client.set_zero_linger();
     let Sky { weather, generation, .. } = *sky.borrow();
@@ -113,19 +113,19 @@ async fn serve(client: TcpStream, target: watch::Receiver<Option<String>>, sky: 
         return;
     }
     let Some(address) = target.borrow().clone() else { return };
-    let Ok(server) = TcpStream::connect(address).await else { return };
+    let Ok(mut server) = TcpStream::connect(address).await else { return };
     let _ = server.set_zero_linger();
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    // Whichever direction ends first ends both: the halves are dropped, and the connection with them.
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
+    // Whichever direction ends first ends both: the connections are dropped.
     tokio::select! {
         () = carry(from_client, to_server, sky.clone(), generation) => {}
         () = carry(from_server, to_client, sky, generation) => {}
     }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut sky: watch::Receiver<Sky>, generation: u64) {
+async fn carry(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut sky: watch::Receiver<Sky>, generation: u64) {
     let mut chunk = vec![0; CHUNK];
     let mut carried_after_cut = 0;
     loop {

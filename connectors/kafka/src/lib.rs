@@ -2,6 +2,7 @@
 
 mod blocking;
 mod client;
+mod clock;
 #[doc(hidden)]
 pub mod fuzzing;
 mod offsets;

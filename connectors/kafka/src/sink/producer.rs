@@ -1,6 +1,6 @@
 //! The producer: its configuration, its life, and the waiting for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use acequia_connector_api::{Batch, ConnectorError, Context};
@@ -16,6 +16,7 @@ use super::reporter::Reporter;
 use super::topics::{self, not_taken};
 use crate::blocking::Apart;
 use crate::client::{Properties, Property};
+use crate::clock::Clock;
 
 /// How long nothing may get through before that is said. Not longer: a pipeline that stops waits for it.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -35,6 +36,7 @@ pub(super) struct Producer {
     reporter: Reporter,
     /// Messages have the time of sending.
     own_time: bool,
+    clock: Mutex<Clock>,
     /// Reaches the brokers, without anything that only a producer has.
     plain: ClientConfig,
     /// A batch of several messages is not larger than this.
@@ -94,7 +96,8 @@ impl Producer {
             ThreadedProducer::from_config_and_context(&settings, Delivered(ledger.clone())).map_err(not_taken)?;
         let inner = Apart::new(inner);
         let own_time = config.timestamp.is_none();
-        Ok(Producer { inner, ledger, reporter, own_time, plain, batch_size, message_max: to_usize(message_max) })
+        let clock = Mutex::new(Clock::new());
+        Ok(Producer { inner, ledger, reporter, own_time, clock, plain, batch_size, message_max: to_usize(message_max) })
     }
 
     /// librdkafka's own handle, for calls that block.
@@ -123,6 +126,7 @@ impl Producer {
 
     /// Several rows that were handed over are open until they are settled: `count` of them.
     pub(super) fn open(&self, batch: Arc<Batch>, count: usize) -> Parcel {
+        self.clock().observe();
         self.ledger.open(batch, count)
     }
 
@@ -149,6 +153,7 @@ impl Producer {
             if until(outstanding, done) {
                 return Ok(());
             }
+            self.clock().look()?;
             if done != seen {
                 seen = done;
                 last = Instant::now();
@@ -168,6 +173,10 @@ impl Producer {
             // In time or not: it looks again.
             let _ = tokio::time::timeout(LOOK, self.ledger.changed()).await;
         }
+    }
+
+    fn clock(&self) -> MutexGuard<'_, Clock> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a failed delivery means: a reason for the row, or an error for the whole sink.

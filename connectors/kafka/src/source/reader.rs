@@ -25,8 +25,11 @@ use super::rows::{Decoded, Rows, Shape};
 use super::start::{From as StartFrom, Plan};
 use super::state::{Partition, Problem, Shared};
 use crate::blocking::blocking;
+use crate::clock::Clock;
 use crate::offsets::{ConsumerOffsets, GroupOffsets};
 
+/// How often the clock is looked at when nothing comes.
+const GLANCE: Duration = Duration::from_secs(1);
 /// The longest wait for the checkpoint that covers a partition which is to go.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long closing waits for the consumers to leave their group; the engine gives it a second.
@@ -46,6 +49,7 @@ pub(super) struct Reader {
     told: Option<Problem>,
     decoders: JoinSet<()>,
     brokers: Vec<String>,
+    clock: Clock,
     /// Consumers that are not yet at their end; none of them ever is unless the source has one.
     open: usize,
 }
@@ -142,6 +146,7 @@ impl Reader {
             told: None,
             decoders,
             brokers: config.brokers.clone(),
+            clock: Clock::new(),
         })
     }
 
@@ -271,6 +276,7 @@ fn kept(segments: &[Segment], mask: BooleanArray) -> Origin {
 impl Source for Reader {
     async fn next(&mut self) -> Result<Event, ConnectorError> {
         loop {
+            self.clock.look()?;
             if let Some(reason) = self.shared.take_failure() {
                 return Err(ConnectorError::failed(reason));
             }
@@ -291,6 +297,8 @@ impl Source for Reader {
                     None => return Err(ConnectorError::failed("the threads that read from Kafka have ended")),
                 },
                 () = self.shared.wake.notified() => {}
+                // Also when nothing comes: that may be why.
+                () = tokio::time::sleep(GLANCE) => {}
                 Ok(()) = self.problem.changed() => {
                     let problem = self.problem.borrow_and_update().clone();
                     match problem {
