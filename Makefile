@@ -68,7 +68,7 @@ fmt: ## Format the sources
 
 # How long each target is fuzzed, and which.
 SECONDS ?= 10
-FUZZ ?= cassandra config format influxdb kafka plugin rest
+FUZZ ?= cassandra config format influxdb kafka plugin rest state
 fuzz: native ## Look for inputs that break what outsiders control, SECONDS=10 for each target
 	fuzz/run.sh $(SECONDS) $(FUZZ)
 
