@@ -136,11 +136,13 @@ async fn carry(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut sky: watch::Re
             _ => return,
         };
         let read = tokio::select! {
-            read = from.read(&mut chunk[..left]), if now.weather != Weather::Silent => read,
+            // What has changed holds for the bytes that come after it.
+            biased;
             changed = sky.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return,
             },
+            read = from.read(&mut chunk[..left]), if now.weather != Weather::Silent => read,
         };
         let count = match read {
             Ok(0) | Err(_) => return,
