@@ -105,7 +105,8 @@ fn run(time: Duration) -> Slow {
             }
         }
     });
-    let mut daemon = Daemon::new();
+    // It ends with this thread, however that ends.
+    let mut daemon = Daemon::new().under(&["setpriv", "--pdeathsig", "KILL"]);
     daemon.start();
     let start = resident(daemon.pid());
     daemon.pipeline(

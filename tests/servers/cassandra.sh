@@ -134,7 +134,7 @@ case "${1:-}" in
         install_driver
         ;;
     start) shift; start "$@" ;;
-    wait) [ $# = 2 ] || usage; wait_until "$2" 120 ready "$2" ;;
+    wait) [ $# = 2 ] || usage; wait_until "$2" 300 ready "$2" ;;
     stop) [ $# = 2 ] || usage; stop "$2" ;;
     cql)
         shift

@@ -39,6 +39,7 @@ mod schema;
 mod sink;
 mod source;
 mod source_config;
+mod stamps;
 #[cfg(test)]
 mod tests;
 mod text;

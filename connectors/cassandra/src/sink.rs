@@ -3,15 +3,14 @@
 //! How every row gets to the table, and the last one with a key stays:
 //! - Rows are in flight together, also across batches; `flush` waits for all of them.
 //! - A row has a timestamp of its own, greater than that of the row before it, so that of two rows with the same key the
-//!   later one stays whichever arrives first. The last one used is part of the checkpoint: a clock that was set back
-//!   can't make new rows lose against old ones.
+//!   later one stays whichever arrives first. How far they go is part of the checkpoint: a clock that is moved, in either
+//!   direction, can't make new rows lose against old ones, also not over a crash.
 //! - A row that the server could not take is kept with its timestamp and sent again before any other, so that `write` can
 //!   be called again with the same batch and goes on where it was.
 //! - A row that the server refuses is looked at twice: the table may have been changed, and the statement be out of date.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use acequia_connector_api::{Batch, ConnectorError, Context, FailedRow, Field, Flushed, Sink, column_type_of};
 use arrow_schema::Schema;
@@ -32,6 +31,7 @@ use crate::encode::Column;
 use crate::errors::{self, Fate};
 use crate::plan::{Encoded, NoPlan, Plan};
 use crate::schema::{create_keyspace, create_table, unknown_column};
+use crate::stamps::{self, Stamps};
 
 /// How often something may go wrong inside the server with the same row.
 const SUSPECT: u8 = 3;
@@ -41,7 +41,7 @@ const PLANS: usize = 16;
 /// What the checkpoint holds.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct State {
-    /// The greatest timestamp used, in microseconds since the epoch.
+    /// See [`Stamps`].
     timestamp: i64,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct CassandraWriter {
     stale: bool,
     /// Whether rows have ever fitted.
     fitted: bool,
-    clock: i64,
+    stamps: Stamps,
     in_flight: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// To be sent again, oldest first.
     again: VecDeque<Pending>,
@@ -122,7 +122,7 @@ impl CassandraWriter {
                 }
             }
         }
-        let state = state.and_then(|state| State::deserialize(state).ok()).unwrap_or_default();
+        let state = state.and_then(|state| State::deserialize(state).ok());
         Ok(CassandraWriter {
             config,
             cluster: session.get_cluster_state(),
@@ -132,22 +132,13 @@ impl CassandraWriter {
             plans: VecDeque::new(),
             stale: false,
             fitted: false,
-            clock: state.timestamp,
+            stamps: Stamps::new(state.map(|state| state.timestamp), stamps::now()),
             in_flight: FuturesUnordered::new(),
             again: VecDeque::new(),
             current: None,
             refused: Vec::new(),
             scratch: Encoded::default(),
         })
-    }
-
-    /// Timestamps for so many rows: the first one.
-    fn timestamps(&mut self, rows: usize) -> i64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
-        let first = i64::try_from(now).unwrap_or(i64::MAX).max(self.clock.saturating_add(1));
-        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-        self.clock = first.saturating_add(rows).saturating_sub(1);
-        first
     }
 
     /// Look the table up again if it may have changed.
@@ -397,7 +388,7 @@ impl CassandraWriter {
 impl Sink for CassandraWriter {
     async fn write(&mut self, batch: &Batch) -> Result<Vec<FailedRow>, ConnectorError> {
         if self.current.is_none() && !batch.is_empty() {
-            let timestamp = self.timestamps(batch.len());
+            let timestamp = self.stamps.take(batch.len(), stamps::now());
             let batch = Arc::new(Batch::new(batch.rows.clone(), batch.origin.clone()));
             self.current = Some(Current { batch, next: 0, timestamp, failed: Vec::new() });
         }
@@ -420,7 +411,7 @@ impl Sink for CassandraWriter {
                 break;
             }
         }
-        let state = serde_json::to_value(State { timestamp: self.clock });
+        let state = serde_json::to_value(State { timestamp: self.stamps.flush(stamps::now()) });
         let state = state.map_err(|error| ConnectorError::failed("the sink's state can't be stored").because(error))?;
         Ok(Flushed { failed: std::mem::take(&mut self.refused), state: Some(state) })
     }
