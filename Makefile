@@ -10,9 +10,11 @@ LISTEN ?= 127.0.0.1:8083
 # Where `make services-up` keeps its servers' data.
 SERVICES ?= $(OUT)/services
 
-# What `make chaos` does.
+# What `make chaos` does, and what of it is a part of `make test`.
 SEED ?= 1
 MINUTES ?= 10
+CHAOS_SEEDS ?= 1,2,3
+CHAOS_MINUTES ?= 10
 
 .PHONY: help run test chaos build native plugins servers check fmt fuzz bench deb docs services-up services-down clean
 
@@ -48,6 +50,7 @@ test: ## Install what the tests need and run them all
 	trap - EXIT
 	$(CARGO) test --release --locked --workspace --no-fail-fast
 	$(MAKE) fuzz
+	$(MAKE) chaos SEED=$(CHAOS_SEEDS) MINUTES=$(CHAOS_MINUTES)
 
 chaos: build servers ## Attack pipelines on real servers, and count: SEED=1 MINUTES=10
 	"$(OUT)/release/acequia-chaos" --seeds $(SEED) --minutes $(MINUTES) --slow-sink
