@@ -10,10 +10,9 @@ LISTEN ?= 127.0.0.1:8083
 # Where `make services-up` keeps its servers' data.
 SERVICES ?= $(OUT)/services
 
-# What `make chaos` does (CHAOS_OPTIONS=--slow-sink measures memory beside it), and what of it is a part of `make test`.
+# What `make chaos` does, and what of it is a part of `make test`.
 SEED ?= 1
 MINUTES ?= 10
-CHAOS_OPTIONS ?=
 CHAOS_SEEDS ?= 1,2,3
 CHAOS_MINUTES ?= 10
 
@@ -54,7 +53,7 @@ test: ## Install what the tests need and run them all
 	$(MAKE) chaos SEED=$(CHAOS_SEEDS) MINUTES=$(CHAOS_MINUTES)
 
 chaos: build servers ## Attack pipelines on real servers, and count: SEED=1 MINUTES=10
-	"$(OUT)/release/acequia-chaos" --seeds $(SEED) --minutes $(MINUTES) $(CHAOS_OPTIONS)
+	"$(OUT)/release/acequia-chaos" --seeds $(SEED) --minutes $(MINUTES) --slow-sink
 
 servers: ## Install the servers of the tests: Kafka, Cassandra, InfluxDB
 	tests/servers/services.sh install

@@ -4,6 +4,7 @@
 //! whenever something may have changed ([`watch`]) or somebody asks.
 
 mod build;
+mod heap;
 mod once;
 mod supervisor;
 pub mod systemd;
@@ -89,6 +90,7 @@ pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> any
     // end of the daemon. The handler stays when what is returned here is dropped.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).context("SIGXFSZ can't be handled")?);
     raise_file_limit();
+    heap::keep_tight();
     let notifier = Notifier::from_env().map(Arc::new);
     let _lock = StateLock::take(&options.state)?;
     let store = Store::open(&options.state)?;
