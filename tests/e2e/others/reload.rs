@@ -62,8 +62,10 @@ fn vector_2449_what_ran_goes_on_when_the_new_one_can_not_start() {
     let nobody = format!("nodes = [\"127.0.0.1:{}\"]\nkeyspace = \"k\"\ntable = \"t\"\n", free_port());
     daemon.pipeline("p", &format!("{RATE}{FILE}[[sink]]\ntype = \"cassandra\"\n{nobody}"));
     wait_until("it is rejected", || details(&daemon, "p")["last_reload"]["kind"] == "rejected");
+    // The server was asked while the pipeline stood still: it starts again from its checkpoint.
+    daemon.wait_state("p", "RUNNING");
     let status = details(&daemon, "p");
-    assert_eq!((&status["state"], &status["generation"]), (&"RUNNING".into(), &1.into()), "{status}");
+    assert_eq!(status["generation"], 1, "{status}");
     assert!(status["last_reload"]["error"].as_str().unwrap().contains("can't connect"), "{status}");
     let before = rows(&daemon.out("rows.jsonl"));
     daemon.wait_rows("rows.jsonl", before + 100);
