@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use acequia_connector_api::{Batch, ColumnType, RowSchema, column_type_of, format_timestamp};
 use acequia_format::{
-    CsvOptions, Decoder, Encoder, Format, FormatOptions, Frame, Framer, Resume, SchemaConfig, can_cast, cast_column,
-    parse_timestamp,
+    CsvOptions, Decoder, Encoder, Format, FormatOptions, Frame, Framer, Parts, Resume, SchemaConfig, can_cast,
+    cast_column, parse_timestamp,
 };
 use arbitrary::{Result, Unstructured};
 use arrow_array::{Array, ArrayRef};
@@ -93,7 +93,7 @@ fn frames(options: &FormatOptions, max_record: usize, from: Resume, bytes: &[u8]
     let mut framer = Framer::resume(options, max_record, from);
     let mut frames = Vec::new();
     let mut each = |frame: Frame<'_>| {
-        let Frame { record, line, start, end, error, header, resume } = frame;
+        let Frame { record, line, start, end, error, header, resume, .. } = frame;
         assert!(start <= end && end == resume.offset);
         frames.push(Owned { record: record.to_vec(), line, start, end, error, header, resume });
     };
@@ -112,7 +112,8 @@ fn decode_all(options: &FormatOptions, frames: &[Owned]) -> Batch {
     let push = |decoder: &mut Decoder, frame: &Owned| {
         let Owned { record, line, start, end, error, header, resume } = frame;
         let (line, start, end, header, resume) = (*line, *start, *end, *header, *resume);
-        decoder.push_frame(&Frame { record, line, start, end, error: error.clone(), header, resume }, &partition);
+        let (error, parts) = (error.clone(), Parts::default());
+        decoder.push_frame(&Frame { record, line, start, end, error, header, resume, parts }, &partition);
     };
     let mut decoder = Decoder::new(options);
     frames.iter().for_each(|frame| push(&mut decoder, frame));

@@ -27,10 +27,11 @@ mod encode;
 mod frame;
 mod options;
 mod parse;
+mod scan;
 
 pub use cast::{Cast, can_cast, cast_column};
 pub use decode::Decoder;
 pub use encode::{EncodeError, Encoder};
-pub use frame::{CsvFramer, Frame, Framer, JsonFramer, LineFramer, Resume};
+pub use frame::{CsvFramer, Frame, Framer, JsonFramer, LineFramer, Parts, Resume};
 pub use options::{CsvOptions, Format, FormatOptions, SchemaConfig};
 pub use parse::parse_timestamp;

@@ -11,15 +11,19 @@ use super::columns::{Class, Columns};
 use crate::FormatOptions;
 use crate::column::Scalar;
 use crate::parse::{self, JsonValue};
+use crate::scan::{self, Kind, Part};
 
 /// A row is read in two passes. The first goes over the text and notes for each key that is wanted where its value stands; only
 /// if the whole text is one good object, the second writes the values into the columns. So a broken row neither leaves values
 /// nor columns nor wider types behind.
+///
+/// The first pass is `scan`'s for the usual row, and may have been done by the framer. For any other it is serde_json's.
 #[derive(Debug)]
 pub(super) struct JsonRows {
     /// The only column is `value`: a row that is no object is its value.
     takes_scalars: bool,
     scratch: Scratch,
+    parts: Vec<Part>,
 }
 
 /// What is used anew for each row.
@@ -39,6 +43,7 @@ struct Noted {
     key: Key,
     start: usize,
     end: usize,
+    kind: Kind,
     class: Class,
 }
 
@@ -54,18 +59,33 @@ impl JsonRows {
     pub(super) fn new(options: &FormatOptions) -> Self {
         let takes_scalars =
             options.schema.as_ref().is_some_and(|schema| matches!(schema.0.as_slice(), [(name, _)] if name == "value"));
-        JsonRows { takes_scalars, scratch: Scratch::default() }
+        JsonRows { takes_scalars, scratch: Scratch::default(), parts: Vec::new() }
     }
 
     /// Append a row. After an error some columns may be one value longer than others; no type has changed.
-    pub(super) fn decode(&mut self, record: &str, columns: &mut Columns, rows: usize) -> Result<(), String> {
+    pub(super) fn decode(
+        &mut self,
+        record: &str,
+        parts: Option<&[Part]>,
+        columns: &mut Columns,
+        rows: usize,
+    ) -> Result<(), String> {
         let record = record.trim_matches([' ', '\t', '\r', '\n']);
         if !record.starts_with('{') {
             return self.no_object(record, columns);
         }
         let scratch = &mut self.scratch;
         scratch.seen.resize(columns.len(), 0);
-        let result = scratch.note(record, columns).and_then(|()| {
+        let parts = parts.or_else(|| {
+            self.parts.clear();
+            let is_whole = scan::object(record.as_bytes(), &mut self.parts) == Some(record.len());
+            is_whole.then_some(self.parts.as_slice())
+        });
+        let noted = match parts {
+            Some(parts) => scratch.note_parts(record, parts, columns),
+            None => scratch.note(record, columns),
+        };
+        let result = noted.and_then(|()| {
             if columns.declared { scratch.write(record, columns) } else { scratch.infer(record, columns, rows) }
         });
         for value in &scratch.values {
@@ -83,7 +103,7 @@ impl JsonRows {
     fn no_object(&self, record: &str, columns: &mut Columns) -> Result<(), String> {
         let value: &RawValue = serde_json::from_str(record).map_err(|error| explain(&error))?;
         if self.takes_scalars {
-            return columns.push(0, value_of(value.get(), columns.kind(0)));
+            return columns.push(0, value_of(value.get(), Kind::of(value.get()), columns.kind(0)));
         }
         let found = match JsonValue::of(value.get()) {
             Some(JsonValue::Null) => "null",
@@ -97,44 +117,42 @@ impl JsonRows {
 }
 
 /// A value of JSON on its way into a column of a declared type.
-fn value_of(raw: &str, kind: Option<ColumnType>) -> Scalar<'_> {
-    match raw.as_bytes().first() {
+fn value_of(raw: &str, kind: Kind, to: Option<ColumnType>) -> Scalar<'_> {
+    match kind {
         // The usual cases at once; everything else is looked at by the cast.
-        Some(b'-' | b'0'..=b'9') => Scalar::Number(raw),
-        Some(b'"') if kind != Some(ColumnType::Json) && !raw.contains('\\') => {
-            Scalar::Text(raw.get(1..raw.len() - 1).unwrap_or_default())
-        }
+        Kind::Integer | Kind::Fraction => Scalar::Number(raw),
+        Kind::Text if to != Some(ColumnType::Json) => Scalar::Text(unquoted(raw)),
         // In a column of JSON too, null is no value.
-        Some(b'n') => Scalar::Null,
+        Kind::Null => Scalar::Null,
         _ => Scalar::Json(raw),
     }
 }
 
-fn classify(raw: &str) -> Result<Class, String> {
-    Ok(match raw.as_bytes().first() {
-        None | Some(b'n') => Class::Null,
-        Some(b't') => Class::Boolean(true),
-        Some(b'f') => Class::Boolean(false),
-        Some(b'"') => {
-            if raw.contains('\\') && parse::json_string(raw).is_none() {
-                return Err("invalid JSON: a string with half a surrogate pair".to_owned());
-            }
-            Class::Text
+/// The content of a string without escapes.
+fn unquoted(raw: &str) -> &str {
+    raw.get(1..raw.len() - 1).unwrap_or_default()
+}
+
+fn classify(raw: &str, kind: Kind) -> Result<Class, String> {
+    Ok(match kind {
+        Kind::Null => Class::Null,
+        Kind::Boolean(value) => Class::Boolean(value),
+        Kind::Text => Class::Text,
+        Kind::Escaped if parse::json_string(raw).is_none() => {
+            return Err("invalid JSON: a string with half a surrogate pair".to_owned());
         }
-        Some(b'{' | b'[') => {
+        Kind::Escaped => Class::Text,
+        Kind::Nested => {
             // A value that is 128 levels deep has at least 256 brackets.
             if raw.len() >= 256 && !parse::compact_json(raw, &mut String::new()) {
                 return Err("a value is nested more than 127 levels deep".to_owned());
             }
             Class::Nested
         }
-        Some(_) => match raw.parse() {
-            Ok(value) => Class::Int64(value),
-            Err(_) if raw.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => Class::Digits,
-            Err(_) => match raw.parse::<f64>() {
-                Ok(value) if value.is_finite() => Class::Float64(value),
-                _ => Class::Digits,
-            },
+        Kind::Integer => raw.parse().map_or(Class::Digits, Class::Int64),
+        Kind::Fraction => match raw.parse::<f64>() {
+            Ok(value) if value.is_finite() => Class::Float64(value),
+            _ => Class::Digits,
         },
     })
 }
@@ -152,6 +170,10 @@ fn explain(error: &serde_json::Error) -> String {
     }
 }
 
+fn too_many_keys() -> String {
+    format!("more than {MAX_COLUMNS} keys that are not known yet")
+}
+
 impl Scratch {
     /// The first pass.
     fn note(&mut self, record: &str, columns: &Columns) -> Result<(), String> {
@@ -160,12 +182,22 @@ impl Scratch {
         row.deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(|error| explain(&error))
     }
 
+    /// The same, where keys and values are known.
+    fn note_parts(&mut self, record: &str, parts: &[Part], columns: &Columns) -> Result<(), String> {
+        for (place, part) in parts.iter().enumerate() {
+            let key = self.key(columns, place, part.key(record).unwrap_or_default());
+            let (start, end) = part.value();
+            self.note_value(key.ok_or_else(too_many_keys)?, start, end, part.kind);
+        }
+        Ok(())
+    }
+
     /// The second pass where types are declared.
     fn write(&mut self, record: &str, columns: &mut Columns) -> Result<(), String> {
         for value in &self.values {
             if let Key::Column(index) = value.key {
                 let raw = record.get(value.start..value.end).unwrap_or_default();
-                columns.push(index, value_of(raw, columns.kind(index)))?;
+                columns.push(index, value_of(raw, value.kind, columns.kind(index)))?;
             }
         }
         Ok(())
@@ -175,7 +207,7 @@ impl Scratch {
     fn infer(&mut self, record: &str, columns: &mut Columns, rows: usize) -> Result<(), String> {
         let mut new = 0;
         for value in &mut self.values {
-            value.class = classify(record.get(value.start..value.end).unwrap_or_default())?;
+            value.class = classify(record.get(value.start..value.end).unwrap_or_default(), value.kind)?;
             new += usize::from(matches!(value.key, Key::Fresh(_)) && value.class != Class::Null);
         }
         if columns.len() + new > MAX_COLUMNS {
@@ -192,8 +224,9 @@ impl Scratch {
             };
             let Some(index) = index else { continue };
             let raw = record.get(value.start..value.end).unwrap_or_default();
-            let text = match value.class {
-                Class::Text => parse::json_string(raw).unwrap_or_default(),
+            let text = match value.kind {
+                Kind::Text => unquoted(raw).into(),
+                Kind::Escaped => parse::json_string(raw).unwrap_or_default(),
                 _ => Default::default(),
             };
             columns.infer(index, value.class, raw, &text)?;
@@ -232,8 +265,8 @@ impl Scratch {
     }
 
     /// Note a value. A key that is there again has only this one.
-    fn note_value(&mut self, key: Key, start: usize, end: usize) {
-        let noted = Noted { key, start, end, class: Class::Null };
+    fn note_value(&mut self, key: Key, start: usize, end: usize, kind: Kind) {
+        let noted = Noted { key, start, end, kind, class: Class::Null };
         let seen = match key {
             Key::Column(index) => self.seen.get_mut(index),
             Key::Fresh(index) => self.fresh.get_mut(index).map(|(_, seen)| seen),
@@ -283,7 +316,7 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
             let raw = map.next_value::<&RawValue>()?.get();
             // `raw` is a part of `record`.
             let start = (raw.as_ptr() as usize).wrapping_sub(record.as_ptr() as usize);
-            scratch.note_value(key, start, start + raw.len());
+            scratch.note_value(key, start, start + raw.len(), Kind::of(raw));
         }
         Ok(())
     }
@@ -312,6 +345,6 @@ impl Visitor<'_> for KeySeed<'_> {
 
     fn visit_str<E: Error>(self, name: &str) -> Result<Key, E> {
         let key = self.scratch.key(self.columns, self.place, name);
-        key.ok_or_else(|| E::custom(format_args!("more than {MAX_COLUMNS} keys that are not known yet")))
+        key.ok_or_else(|| E::custom(too_many_keys()))
     }
 }

@@ -18,6 +18,7 @@ use self::columns::Columns;
 use self::csv::CsvRows;
 use self::json::JsonRows;
 use crate::column::Scalar;
+use crate::scan::Part;
 use crate::{Format, FormatOptions, Frame};
 
 /// More columns than this are never inferred: JSON whose keys are data would fill the memory.
@@ -155,13 +156,17 @@ impl Decoder {
                 self.fail(frame.record, partition, place, error.clone());
             }
             None if frame.header => self.set_header(frame.record, partition, place),
-            None => self.push(frame.record, partition, place),
+            None => self.take(frame.record, frame.parts.0, partition, place),
         }
     }
 
     /// One record: a line, a JSON value, a message. Never fails: a bad one becomes a failed row.
     pub fn push(&mut self, record: &[u8], partition: &Arc<str>, place: i64) {
-        match self.decode(record) {
+        self.take(record, None, partition, place);
+    }
+
+    fn take(&mut self, record: &[u8], parts: Option<&[Part]>, partition: &Arc<str>, place: i64) {
+        match self.decode(record, parts) {
             Ok(()) => {
                 self.columns.pad(self.rows + 1);
                 self.note_origin(partition, place);
@@ -183,7 +188,7 @@ impl Decoder {
         self.rows += 1;
     }
 
-    fn decode(&mut self, record: &[u8]) -> Result<(), String> {
+    fn decode(&mut self, record: &[u8], parts: Option<&[Part]>) -> Result<(), String> {
         if self.bytes.saturating_add(record.len()) > MAX_BYTES {
             return Err(format!("the batch is larger than {MAX_BYTES} bytes: make smaller batches or records"));
         }
@@ -193,7 +198,7 @@ impl Decoder {
         let text = str::from_utf8(record)
             .map_err(|error| format!("not valid UTF-8 from its byte {} on", error.valid_up_to() + 1))?;
         match &mut self.rows_of {
-            Rows::Json(rows) => rows.decode(text, &mut self.columns, self.rows),
+            Rows::Json(rows) => rows.decode(text, parts, &mut self.columns, self.rows),
             Rows::Csv(rows) => rows.decode(text, &mut self.columns, self.rows),
             Rows::Text | Rows::Raw => self.columns.push(0, Scalar::Text(text)),
         }

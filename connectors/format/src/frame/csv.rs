@@ -1,7 +1,7 @@
 //! CSV records.
 
 use super::carry::{Carry, bom, prefix, slice};
-use super::{Frame, PREFIX, Resume};
+use super::{Frame, PREFIX, Parts, Resume};
 use crate::CsvOptions;
 use crate::csv::{Quoting, State};
 
@@ -209,7 +209,7 @@ impl Core {
         let header = self.has_header && !self.at.header;
         self.at = Resume { offset: record.offset, line: record.line, header: self.has_header, ..self.at };
         let resume = self.at;
-        each(Frame { record: bytes, line, start, end: resume.offset, error, header, resume });
+        each(Frame { record: bytes, line, start, end: resume.offset, error, header, resume, parts: Parts::default() });
         self.prefix.clear();
         self.prefix.shrink_to(PREFIX);
     }

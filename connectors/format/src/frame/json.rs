@@ -2,7 +2,8 @@
 
 use super::carry::{Carry, bom, prefix, slice};
 use super::nested::{Nested, Place, Step};
-use super::{Frame, PREFIX, Resume};
+use super::{Frame, PREFIX, Parts, Resume};
+use crate::scan::{self, Part};
 
 /// Bytes to JSON rows: the elements of an array, one object over many lines, values one after the other, or one a line. It
 /// finds out by itself: `[` at the top opens an array of rows, anything else is a row.
@@ -28,6 +29,18 @@ struct Core {
     value: Option<Value>,
     /// The beginning of a value that is too long.
     prefix: Vec<u8>,
+    /// Of a row of the usual kind.
+    parts: Vec<Part>,
+}
+
+/// What comes next.
+enum Next {
+    /// Nothing that is no blank.
+    Nothing,
+    /// A row of the usual kind, so many bytes long.
+    Row(usize),
+    /// Another value; it is begun.
+    Value,
 }
 
 /// The value that is being read.
@@ -67,6 +80,7 @@ impl JsonFramer {
             lines: from.lines,
             value: None,
             prefix: Vec::new(),
+            parts: Vec::new(),
         };
         JsonFramer { carry: Carry::new(from.offset), core }
     }
@@ -83,7 +97,16 @@ impl JsonFramer {
             let resume = self.core.resume(self.core.at);
             let error = "the array of rows has no end: the input is cut off".to_owned();
             let (offset, line) = (resume.offset, resume.line);
-            each(Frame { record: b"", line, start: offset, end: offset, error: Some(error), header: false, resume });
+            each(Frame {
+                record: b"",
+                line,
+                start: offset,
+                end: offset,
+                error: Some(error),
+                header: false,
+                resume,
+                parts: Parts::default(),
+            });
         }
     }
 
@@ -104,8 +127,10 @@ impl Core {
         let end = base + data.len() as u64;
         loop {
             let Some(value) = &mut self.value else {
-                if !self.begin(data, base, at_end) {
-                    return self.at.offset;
+                match self.begin(data, base, at_end) {
+                    Next::Nothing => return self.at.offset,
+                    Next::Row(length) => self.emit_row(data, base, length, each),
+                    Next::Value => {}
                 }
                 continue;
             };
@@ -136,34 +161,54 @@ impl Core {
         }
     }
 
-    /// Pass over what stands between values. False: no value starts in `data`.
-    fn begin(&mut self, data: &[u8], base: u64, at_end: bool) -> bool {
+    /// Pass over what stands between values.
+    fn begin(&mut self, data: &[u8], base: u64, at_end: bool) -> Next {
         if self.at.offset == 0 {
-            let Some(length) = bom(data, at_end) else { return false };
+            let Some(length) = bom(data, at_end) else { return Next::Nothing };
             self.at.offset = length;
             self.at.line_start = length;
         }
-        for byte in slice(data, base, self.at.offset, u64::MAX) {
+        let rest = slice(data, base, self.at.offset, u64::MAX);
+        for (index, byte) in rest.iter().enumerate() {
             match byte {
                 b' ' | b'\t' | b'\r' | b'\n' => {}
                 b',' if self.array => {}
                 b']' if self.array => self.array = false,
                 b'[' if !self.array => self.array = true,
                 b'{' | b'[' => {
+                    if let Some(length) = self.usual_row(rest.get(index..).unwrap_or_default()) {
+                        return Next::Row(length);
+                    }
                     let shape = Shape::Nested(Nested::new(*byte, self.at, self.lines));
                     self.value = Some(Value { start: self.at, shape, long: false });
-                    return true;
+                    return Next::Value;
                 }
                 _ => {
                     let (at, in_array) = (self.at, self.array);
                     let shape = Shape::Plain { at, in_array, in_string: false, escaped: false };
                     self.value = Some(Value { start: self.at, shape, long: false });
-                    return true;
+                    return Next::Value;
                 }
             }
             self.at.advance(*byte);
         }
-        false
+        Next::Nothing
+    }
+
+    /// How long the row is that `bytes` begins with, if it can be told at once: it is an object, is on one line, and nothing is
+    /// wrong with it. `Nested` would see the same, only slower.
+    fn usual_row(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.parts.clear();
+        scan::object(bytes, &mut self.parts).filter(|length| *length as u64 <= self.max_record)
+    }
+
+    fn emit_row(&mut self, data: &[u8], base: u64, length: usize, each: &mut impl FnMut(Frame<'_>)) {
+        let Place { offset: start, line, .. } = self.at;
+        self.at.offset += length as u64;
+        self.lines = true;
+        let (end, resume) = (self.at.offset, self.resume(self.at));
+        let (record, parts) = (slice(data, base, start, end), Parts(Some(&self.parts)));
+        each(Frame { record, line, start, end, error: None, header: false, resume, parts });
     }
 
     /// The value ends, at `cut` or where it is.
@@ -180,7 +225,8 @@ impl Core {
         let error = value.long.then(|| {
             format!("a JSON value of {} bytes is longer than the limit of {} bytes", end - start, self.max_record)
         });
-        each(Frame { record, line: value.start.line, start, end, error, header: false, resume });
+        let (line, parts) = (value.start.line, Parts::default());
+        each(Frame { record, line, start, end, error, header: false, resume, parts });
         self.prefix.clear();
         self.prefix.shrink_to(PREFIX);
     }

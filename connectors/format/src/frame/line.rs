@@ -1,6 +1,6 @@
 //! Lines.
 
-use super::{Frame, PREFIX, Resume};
+use super::{Frame, PREFIX, Parts, Resume};
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
@@ -102,6 +102,6 @@ impl LineFramer {
         });
         let line = self.next.line;
         self.next = Resume { offset: end, line: line + 1, ..self.next };
-        each(Frame { record, line, start, end, error, header: false, resume: self.next });
+        each(Frame { record, line, start, end, error, header: false, resume: self.next, parts: Parts::default() });
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::csv::CsvFramer;
 pub use self::json::JsonFramer;
 pub use self::line::LineFramer;
+use crate::scan::Part;
 use crate::{Format, FormatOptions};
 
 /// How much of a record that is too long goes into its [`Frame`], at most. Enough to recognise it by.
@@ -35,7 +36,13 @@ pub struct Frame<'a> {
     pub header: bool,
     /// How to go on after it: store this, and make a framer with `resume`.
     pub resume: Resume,
+    /// What the framer has come to know of the record, which spares the decoder the same work.
+    pub parts: Parts<'a>,
 }
+
+/// Where the keys and values of a JSON row stand, if the framer had to look at them anyway. The default knows nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts<'a>(pub(crate) Option<&'a [Part]>);
 
 /// Where a framer stands between two records. The default is the start of the input. Serialized it is a small object, for
 /// a source's position.

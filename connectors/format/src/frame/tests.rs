@@ -18,7 +18,7 @@ struct Owned {
 
 impl From<Frame<'_>> for Owned {
     fn from(frame: Frame<'_>) -> Self {
-        let Frame { record, line, start, end, error, header, resume } = frame;
+        let Frame { record, line, start, end, error, header, resume, .. } = frame;
         assert_eq!(end, resume.offset);
         Owned { record: record.to_vec(), line, start, end, error, header, resume }
     }
