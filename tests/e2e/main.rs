@@ -29,3 +29,4 @@ mod reloads;
 mod servers;
 mod state;
 mod systemd;
+mod unchanged;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::calendar::civil_from_days;
+use crate::record::{RECORD, record_column};
 use crate::types::{ColumnType, column_type_of};
 
 /// Some rows, where each came from, and the rows that were lost to an error on the way here.
@@ -54,7 +55,7 @@ impl Batch {
             partition,
             offset,
             error: error.into(),
-            row: (row < self.len()).then(|| row_to_json(&self.rows, row).to_string()),
+            row: (row < self.len()).then(|| row_text(&self.rows, row)),
         }
     }
 }
@@ -140,11 +141,25 @@ impl Origin {
     }
 }
 
+/// One row as JSON text.
+fn row_text(rows: &RecordBatch, row: usize) -> String {
+    match record_column(rows).map(|records| records.value(row)) {
+        // With a number that nothing holds (1e999): as it is.
+        Some(record) if serde_json::from_str::<Value>(record).is_err() => record.to_owned(),
+        _ => row_to_json(rows, row).to_string(),
+    }
+}
+
 /// One row as a JSON object: names in the batch's order, timestamps as RFC 3339 with six digits and `Z`, binary as
-/// base64 (RFC 4648), a float that JSON can't hold (infinite, not a number) as null.
+/// base64 (RFC 4648), a float that JSON can't hold (infinite, not a number) as null. What the row was read from, where it
+/// carries that, comes first: it has the columns that nobody reads.
 pub fn row_to_json(rows: &RecordBatch, row: usize) -> Value {
-    let mut object = serde_json::Map::with_capacity(rows.num_columns());
+    let record = record_column(rows).and_then(|records| serde_json::from_str(records.value(row)).ok());
+    let mut object: serde_json::Map<String, Value> = record.unwrap_or_default();
     for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+        if field.name() == RECORD {
+            continue;
+        }
         let kind = column_type_of(field).unwrap_or(ColumnType::Text);
         object.insert(field.name().clone(), scalar_to_json(column.as_ref(), kind, row));
     }

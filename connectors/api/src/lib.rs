@@ -13,6 +13,7 @@ mod batch;
 mod calendar;
 mod error;
 mod position;
+mod record;
 mod registry;
 mod secret;
 mod sink;
@@ -24,6 +25,7 @@ pub use batch::{Batch, FailedRow, Origin, Segment, base64, format_timestamp, fro
 pub use calendar::{civil_from_days, days_from_civil};
 pub use error::{CheckError, ConnectorError, Kind};
 pub use position::Position;
+pub use record::{RECORD, record_column, record_field, without_record};
 pub use registry::{ConnectorInfo, Registry, SinkSpec, SinkType, SourceSpec, SourceType};
 pub use secret::{ResolvedSecret, Secret};
 pub use sink::{Flushed, Sink, SinkConfig};
@@ -46,6 +48,9 @@ pub struct Context {
     pub batch: BatchLimits,
     /// How many tasks a source may use to read side by side; 1 unless it is [`SourceConfig::partitioned`].
     pub tasks: usize,
+    /// The only columns that are read behind a source that can leave out the others ([`SourceConfig::projects`]); it then
+    /// gives each row what it was read from ([`RECORD`]). `None`: every column, and no such text.
+    pub reads: Option<Vec<String>>,
 }
 
 impl Context {

@@ -55,6 +55,10 @@ pub trait SourceSpec: Send + Sync + std::fmt::Debug {
     }
     /// See [`SourceConfig::partitioned`].
     fn partitioned(&self) -> bool;
+    /// See [`SourceConfig::projects`].
+    fn projects(&self) -> bool {
+        false
+    }
     /// See [`SourceConfig::finite`].
     fn finite(&self) -> bool;
     /// See [`SourceConfig::open`].
@@ -89,6 +93,10 @@ pub trait SinkSpec: Send + Sync + std::fmt::Debug {
     fn check(&self) -> Result<(), CheckError>;
     /// See [`SinkConfig::reads`].
     fn reads(&self) -> Option<Vec<String>>;
+    /// See [`SinkConfig::reads_beside_record`].
+    fn reads_beside_record(&self) -> Option<Vec<String>> {
+        None
+    }
     /// See [`SinkConfig::two_phase`].
     fn two_phase(&self) -> bool;
     /// See [`SinkConfig::exclusive`].
@@ -166,6 +174,10 @@ impl<C: SourceConfig> SourceSpec for Resolved<C> {
         self.0.partitioned()
     }
 
+    fn projects(&self) -> bool {
+        self.0.projects()
+    }
+
     fn finite(&self) -> bool {
         self.0.finite()
     }
@@ -190,6 +202,10 @@ impl<C: SinkConfig> SinkSpec for ResolvedSink<C> {
 
     fn reads(&self) -> Option<Vec<String>> {
         self.0.reads()
+    }
+
+    fn reads_beside_record(&self) -> Option<Vec<String>> {
+        self.0.reads_beside_record()
     }
 
     fn two_phase(&self) -> bool {

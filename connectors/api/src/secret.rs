@@ -115,6 +115,7 @@ mod tests {
             base: PathBuf::new(),
             batch: crate::BatchLimits::default(),
             tasks: 1,
+            reads: None,
         };
         let resolved = config.token.resolve(&context).unwrap();
         assert_eq!(resolved.expose(), "hunter2");
@@ -130,6 +131,7 @@ mod tests {
             base: PathBuf::new(),
             batch: crate::BatchLimits::default(),
             tasks: 1,
+            reads: None,
         };
         let error = config.token.resolve(&context).unwrap_err();
         assert!(error.to_string().contains("ACEQUIA_NO_SUCH_VARIABLE"));

@@ -82,6 +82,12 @@ pub trait SinkConfig: DeserializeOwned + JsonSchema + std::fmt::Debug + Send + S
         None
     }
 
+    /// The columns that it reads of rows that carry their own text ([`crate::RECORD`]), which it writes as it is. `None`: it
+    /// can't do that. Then, unless [`SinkConfig::reads`] names its columns, it never meets such rows.
+    fn reads_beside_record(&self) -> Option<Vec<String>> {
+        None
+    }
+
     /// Whether what it writes only comes to count with [`Sink::committed`]: exactly once. A pipeline can have one such
     /// sink.
     fn two_phase(&self) -> bool {

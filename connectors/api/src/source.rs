@@ -141,6 +141,12 @@ pub trait SourceConfig: DeserializeOwned + JsonSchema + std::fmt::Debug + Send +
         false
     }
 
+    /// Whether it can leave out columns that nobody reads, and give its rows their own text instead
+    /// ([`Context::reads`], [`crate::RECORD`]).
+    fn projects(&self) -> bool {
+        false
+    }
+
     /// Whether it can end. `--once` needs a finite source.
     fn finite(&self) -> bool;
 

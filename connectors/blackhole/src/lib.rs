@@ -18,6 +18,10 @@ impl SinkConfig for BlackholeConfig {
     const SUMMARY: &'static str = "counts rows and drops them";
     const EXAMPLE: &'static str = "type = \"blackhole\"\n";
 
+    fn reads_beside_record(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
+
     async fn open(&self, _context: &Context, state: Option<&Value>) -> Result<Box<dyn Sink>, ConnectorError> {
         Ok(Box::new(BlackholeSink::restore(state)))
     }
@@ -80,6 +84,7 @@ mod tests {
             base: PathBuf::new(),
             batch: BatchLimits::default(),
             tasks: 1,
+            reads: None,
         };
         let mut sink = config.open(&context, None).await.unwrap();
         assert!(sink.write(&batch(3)).await.unwrap().is_empty());

@@ -36,6 +36,10 @@ impl SinkConfig for ConsoleConfig {
     const SUMMARY: &'static str = "writes rows to standard output, as a table or as JSON lines";
     const EXAMPLE: &'static str = "type = \"console\"\nformat = \"table\"     # or \"json\": one object a line\n";
 
+    fn reads_beside_record(&self) -> Option<Vec<String>> {
+        (self.format == ConsoleFormat::Json).then(Vec::new)
+    }
+
     async fn open(&self, context: &Context, _state: Option<&Value>) -> Result<Box<dyn Sink>, ConnectorError> {
         let shorten = std::io::stdout().is_terminal();
         Ok(Box::new(ConsoleSink::new(self.format, &context.pipeline, Output::stdout(), shorten)))

@@ -143,6 +143,10 @@ schema = { name = "text", age = "int64" }
         }
     }
 
+    fn projects(&self) -> bool {
+        self.options().is_some_and(|options| options.projects())
+    }
+
     fn finite(&self) -> bool {
         !self.follow
     }
@@ -226,6 +230,10 @@ path = "out/words.jsonl"
 
     fn reads(&self) -> Option<Vec<String>> {
         self.value.clone().map(|column| vec![column])
+    }
+
+    fn reads_beside_record(&self) -> Option<Vec<String>> {
+        (self.format().converter() == Some(Format::Json)).then(Vec::new)
     }
 
     fn exclusive(&self, context: &Context) -> Vec<String> {

@@ -21,7 +21,7 @@ use crate::open::{list_or_fail, open_listed};
 use crate::tail::{Entry, Tail};
 
 /// How much is read at once. In tests so little that every record meets the border of a chunk.
-const CHUNK: usize = if cfg!(test) { 7 } else { 1 << 20 };
+const CHUNK: usize = if cfg!(test) { 7 } else { 1 << 18 };
 
 pub(crate) struct Reader {
     pub(crate) listing: Listing,
@@ -78,7 +78,8 @@ impl Reader {
             let entries = Entries::new(&mut position, &files, Entry::mark);
             (entries, files.into_iter().map(|(path, _)| path).collect(), total)
         };
-        let building = Building::new(Decoder::new(&options), context.batch, &position);
+        let building =
+            Building::new(Decoder::new(&options).reading(context.reads.as_deref()), context.batch, &position);
         let mut reader = Reader {
             listing,
             options,

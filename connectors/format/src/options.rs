@@ -170,6 +170,11 @@ impl FormatOptions {
         Ok(())
     }
 
+    /// Whether a decoder can leave out columns and give rows their own text instead ([`crate::Decoder::reading`]).
+    pub fn projects(&self) -> bool {
+        self.format == Format::Json && self.schema.is_none()
+    }
+
     /// What is known of the rows before the first one: `value` for `text` (text) and `raw` (binary), the declared columns,
     /// the columns of a CSV file without a header, or nothing for JSON, and CSV with a header, without a schema.
     pub fn row_schema(&self) -> RowSchema {

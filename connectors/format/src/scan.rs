@@ -114,7 +114,7 @@ fn special(word: u64) -> u64 {
     const TOPS: u64 = 0x8080_8080_8080_8080;
     let zero = |word: u64| word.wrapping_sub(ONES) & !word;
     let control = word.wrapping_sub(ONES * 0x20) & !word;
-    (zero(word ^ ONES * b'"' as u64) | zero(word ^ ONES * b'\\' as u64) | control) & TOPS
+    (zero(word ^ (ONES * b'"' as u64)) | zero(word ^ (ONES * b'\\' as u64)) | control) & TOPS
 }
 
 struct Scan<'a> {
@@ -133,10 +133,10 @@ impl Scan<'_> {
         (self.peek() == Some(byte)).then(|| self.at += 1)
     }
 
-    /// Blanks, but no line break.
+    /// Blanks, but no line break: so a row is one line.
     #[inline]
     fn blanks(&mut self) {
-        while let Some(b' ' | b'\t' | b'\r') = self.peek() {
+        while let Some(b' ' | b'\t') = self.peek() {
             self.at += 1;
         }
     }

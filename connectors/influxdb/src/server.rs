@@ -234,6 +234,7 @@ mod tests {
             base: PathBuf::new(),
             batch: acequia_connector_api::BatchLimits::default(),
             tasks: 1,
+            reads: None,
         };
         let token = Secret::Text("hunter2".into());
         let keys = Keys {

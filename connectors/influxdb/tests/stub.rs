@@ -134,6 +134,7 @@ async fn open(stub: &Stub, more: &str) -> Result<Box<dyn Sink>, ConnectorError> 
         base: PathBuf::new(),
         batch: BatchLimits::default(),
         tasks: 1,
+        reads: None,
     };
     config.open(&context, None).await
 }

@@ -105,6 +105,10 @@ format = "text"                # or "json", "csv", "raw"
         self.format_options().row_schema()
     }
 
+    fn projects(&self) -> bool {
+        self.format_options().projects()
+    }
+
     fn exclusive(&self) -> Vec<String> {
         if !self.listen {
             return Vec::new();

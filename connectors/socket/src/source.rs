@@ -106,7 +106,7 @@ impl SocketSource {
             tasks.spawn(reader::dial(endpoint, hub));
         }
         let options = config.format_options();
-        let mut decoder = Decoder::new(&options);
+        let mut decoder = Decoder::new(&options).reading(context.reads.as_deref());
         if let Some(columns) = position.and_then(Position::as_single).and_then(|value| value.get(COLUMNS)) {
             decoder.set_inferred(columns);
         }

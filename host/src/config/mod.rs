@@ -92,6 +92,7 @@ impl PipelineConfig {
             base: self.base(),
             batch: self.delivery.batch,
             tasks: self.delivery.tasks,
+            reads: None,
         }
     }
 

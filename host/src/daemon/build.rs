@@ -9,11 +9,12 @@ use acequia_connector_api::{Registry, RowSchema};
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::projection::projection;
 use crate::config::plugins::PluginPath;
 use crate::config::{Diagnostic, Diagnostics, OnError, PipelineConfig, SinkStage, TransformStage, nearest};
 use crate::pipeline::transform::{Transform, TransformError};
 use crate::pipeline::{Setup, TransformFactory, dead_letter_schema};
-use crate::plugin::{Host, Plugin, PluginError, PluginErrorKind, StartOptions};
+use crate::plugin::{Host, Plan, Plugin, PluginError, PluginErrorKind, PluginTransform, StartOptions};
 
 /// The id of the dead letters' sink, also of the one that nobody configured.
 const DEAD_LETTERS: &str = "dead-letter";
@@ -53,13 +54,15 @@ impl Found {
     /// # Errors
     /// What is wrong, with places in the file.
     pub async fn build(self, config: &PipelineConfig) -> Result<Built, Diagnostics> {
-        let output = plan(config, &self.factories).await?;
+        let (output, plans) = plan(config, &self.factories).await?;
         check_sinks(config, &output)?;
+        let projection = projection(config, &plans);
         let setup = Setup {
             name: config.name.clone(),
             base: config.base(),
             hash: self.print.hash(),
             source: config.source.clone(),
+            projection,
             transforms: self.factories.into_iter().map(|factory| factory as Arc<dyn TransformFactory>).collect(),
             sinks: config.sinks.clone(),
             on_error: config.errors.on_error,
@@ -274,16 +277,23 @@ impl Builder {
 }
 
 /// Start every plugin once for the rows that the stage before it makes: does it take its configuration, and do the
-/// columns fit? Returns what is known of the last one's output.
-async fn plan(config: &PipelineConfig, factories: &[Arc<PluginFactory>]) -> Result<RowSchema, Diagnostics> {
+/// columns fit? Returns what is known of the last one's output, and their plans.
+async fn plan(
+    config: &PipelineConfig,
+    factories: &[Arc<PluginFactory>],
+) -> Result<(RowSchema, Vec<Plan>), Diagnostics> {
     let mut schema = config.source.spec.schema();
+    let mut plans = Vec::with_capacity(factories.len());
     for factory in factories {
         match factory.begin(&schema, None).await {
-            Ok(transform) => schema = transform.schema().clone(),
+            Ok(transform) => {
+                schema = transform.schema().clone();
+                plans.push(transform.plan().clone());
+            }
             Err(error) => return Err(explain(config, &factory.stage, &error).into()),
         }
     }
-    Ok(schema)
+    Ok((schema, plans))
 }
 
 /// A plugin's error, at the key that it is about.
@@ -348,7 +358,7 @@ struct PluginFactory {
 }
 
 impl PluginFactory {
-    async fn begin(&self, input: &RowSchema, snapshot: Option<&[u8]>) -> Result<Box<dyn Transform>, PluginError> {
+    async fn begin(&self, input: &RowSchema, snapshot: Option<&[u8]>) -> Result<PluginTransform, PluginError> {
         let options = StartOptions {
             pipeline: &self.pipeline,
             stage: &self.stage.id,
@@ -359,7 +369,7 @@ impl PluginFactory {
             input,
             snapshot,
         };
-        Ok(Box::new(self.plugin.start(options).await?))
+        self.plugin.start(options).await
     }
 }
 
@@ -370,8 +380,9 @@ impl TransformFactory for PluginFactory {
     }
 
     async fn start(&self, input: &RowSchema, snapshot: Option<&[u8]>) -> Result<Box<dyn Transform>, TransformError> {
-        self.begin(input, snapshot)
-            .await
-            .map_err(|error| TransformError { message: error.to_string(), state_lost: false })
+        match self.begin(input, snapshot).await {
+            Ok(transform) => Ok(Box::new(transform)),
+            Err(error) => Err(TransformError { message: error.to_string(), state_lost: false }),
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod build;
 mod heap;
 mod once;
+mod projection;
 mod supervisor;
 pub mod systemd;
 mod watch;

@@ -12,7 +12,7 @@ use super::build::{Builder, Built, Change, Loaded, Print};
 use crate::admin::{Board, Pass};
 use crate::config::{self, Diagnostic, Diagnostics, Env, PipelineConfig};
 use crate::pipeline::status::{PipelineStatus, Reload, State, now_millis};
-use crate::pipeline::{Pipeline, ReloadError};
+use crate::pipeline::{Pipeline, Projection, ReloadError, Setup};
 use crate::state::Store;
 
 /// How long a file must be gone before its pipeline is stopped: some editors delete a file and then write it anew.
@@ -22,6 +22,8 @@ const GONE: Duration = Duration::from_millis(300);
 struct Running {
     pipeline: Pipeline,
     print: Print,
+    /// What its source was told to read.
+    projection: Option<Projection>,
     path: PathBuf,
     /// What only it may have, so that another one does not take it.
     exclusive: Vec<String>,
@@ -295,7 +297,18 @@ impl Supervisor {
                 changed += 1;
                 continue;
             };
-            let change = running.print.change(&built.print);
+            let mut change = running.print.change(&built.print);
+            let mut built = built;
+            if change == Change::Transforms {
+                if Projection::covers(running.projection.as_ref(), built.setup.projection.as_ref()) {
+                    // The source goes on as it is, also after a failure.
+                    let projection = running.projection.clone();
+                    built.setup = Arc::new(Setup { projection, ..Setup::clone(&built.setup) });
+                } else {
+                    // The source has to read more than it does.
+                    change = Change::Pipeline;
+                }
+            }
             reloads.push((name, config, built, exclusive, change));
         }
         self.board.beat();
@@ -337,10 +350,12 @@ impl Supervisor {
             facts.reload = Some(reload("started", None));
         });
         self.rejected.remove(&config.name);
+        let projection = built.setup.projection.clone();
         let pipeline = Pipeline::start(built.setup, self.store.clone(), status);
         let running = Running {
             pipeline,
             print: built.print,
+            projection,
             path: config.path.clone(),
             exclusive,
             plugins: built.files,
@@ -360,6 +375,7 @@ impl Supervisor {
             facts.reload = Some(reload(kind, None));
         });
         running.print = built.print;
+        running.projection.clone_from(&built.setup.projection);
         running.path.clone_from(&config.path);
         running.exclusive = exclusive;
         running.plugins = built.files;

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use acequia_connector_api::{Batch, FailedRow, RowSchema};
+use acequia_connector_api::{Batch, FailedRow, RowSchema, record_column, without_record};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::dead_letters::FailureRoute;
 use super::error::{Remedy, RunError};
 use super::run::Report;
-use super::setup::TransformFactory;
+use super::setup::{Setup, TransformFactory};
 use super::source::STAGE as SOURCE;
 use super::status::{Counts, PipelineStatus, StageCounters};
 use super::transform::{Applied, Transform, TransformError};
@@ -138,9 +138,45 @@ impl Link {
     }
 }
 
+/// What becomes of the text that rows were read from, if they carry it ([`acequia_connector_api::RECORD`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Record {
+    /// They don't, or the sinks can do with or without it.
+    Any,
+    /// A sink writes it: it must be there.
+    Needed,
+    /// A sink would not know what it is.
+    Removed,
+}
+
+impl Record {
+    pub(super) fn of(setup: &Setup) -> Self {
+        match &setup.projection {
+            Some(projection) if projection.unchanged => Record::Needed,
+            Some(_) if setup.sinks.iter().any(|sink| sink.spec.reads().is_none()) => Record::Removed,
+            _ => Record::Any,
+        }
+    }
+
+    /// The rows as the sinks get them.
+    fn settle(self, batch: &mut Batch) -> Result<(), RunError> {
+        let is_missing = || record_column(&batch.rows).is_none() && batch.rows.num_columns() > 0;
+        match self {
+            // What is not in a column would be lost.
+            Record::Needed if is_missing() => Err(RunError::new(CHAIN, "rows came without what they were read from")),
+            Record::Removed => {
+                batch.rows = without_record(&batch.rows);
+                Ok(())
+            }
+            Record::Any | Record::Needed => Ok(()),
+        }
+    }
+}
+
 /// The chain's task.
 pub(super) struct ChainTask {
     pub(super) chain: Chain,
+    pub(super) record: Record,
     pub(super) input: mpsc::Receiver<Message>,
     pub(super) commands: mpsc::UnboundedReceiver<ChainCommand>,
     pub(super) outputs: Vec<mpsc::Sender<Message>>,
@@ -209,7 +245,7 @@ impl ChainTask {
         self.finish(output, failures).await
     }
 
-    async fn finish(&mut self, output: Batch, failures: Vec<(String, Vec<FailedRow>)>) -> Result<(), RunError> {
+    async fn finish(&mut self, mut output: Batch, failures: Vec<(String, Vec<FailedRow>)>) -> Result<(), RunError> {
         for (stage, failed) in failures {
             self.dead(&stage, failed).await?;
         }
@@ -217,6 +253,7 @@ impl ChainTask {
         if output.is_empty() {
             return Ok(());
         }
+        self.record.settle(&mut output)?;
         self.forward(&Message::Batch(output)).await
     }
 

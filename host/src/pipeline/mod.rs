@@ -28,7 +28,7 @@ pub mod transform;
 pub use dead_letters::dead_letter_schema;
 pub use error::RunError;
 pub use lifecycle::{Command, Pipeline, ReloadError};
-pub use setup::{Setup, TransformFactory};
+pub use setup::{Projection, Setup, TransformFactory};
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use acequia_connector_api::{Sink, Source};
 use tokio::sync::mpsc;
 
-use super::chain::{Chain, ChainTask};
+use super::chain::{Chain, ChainTask, Record};
 use super::dead_letters::FailureRoute;
 use super::error::RunError;
 use super::inlet::Inlet;
@@ -195,6 +195,7 @@ impl Run {
         let (to_chain, chain_input) = mpsc::channel(capacity);
         let chain = ChainTask {
             chain: stages.chain,
+            record: Record::of(&setup),
             input: chain_input,
             commands,
             outputs,

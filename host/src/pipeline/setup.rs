@@ -23,6 +23,28 @@ pub trait TransformFactory: Send + Sync {
     async fn start(&self, input: &RowSchema, snapshot: Option<&[u8]>) -> Result<Box<dyn Transform>, TransformError>;
 }
 
+/// What of its rows a source has to make columns of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Projection {
+    /// The columns that transforms and sinks read, in order of their names.
+    pub columns: Vec<String>,
+    /// Nothing changes the rows on their way to the sinks, and one of these writes them as they were read.
+    pub unchanged: bool,
+}
+
+impl Projection {
+    /// Whether rows that were read for `running` are also good for `new`. `None` is every column.
+    pub fn covers(running: Option<&Projection>, new: Option<&Projection>) -> bool {
+        match (running, new) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(running), Some(new)) => {
+                running.unchanged == new.unchanged && new.columns.iter().all(|column| running.columns.contains(column))
+            }
+        }
+    }
+}
+
 /// Everything that a run of a pipeline is made from. Immutable; a reload makes a new one.
 #[derive(Clone)]
 pub struct Setup {
@@ -34,6 +56,8 @@ pub struct Setup {
     pub hash: String,
     /// The source.
     pub source: SourceStage,
+    /// What is read behind the source, where that is known and the source can do with less.
+    pub projection: Option<Projection>,
     /// The transforms.
     pub transforms: Vec<Arc<dyn TransformFactory>>,
     /// The sinks.
@@ -78,6 +102,7 @@ impl Setup {
             base: self.base.clone(),
             batch: self.delivery.batch,
             tasks: self.delivery.tasks,
+            reads: self.projection.as_ref().map(|projection| projection.columns.clone()),
         }
     }
 }

@@ -50,6 +50,9 @@ mod tests;
 pub use component::{Plugin, PluginInfo};
 pub use engine::{Host, HostOptions};
 pub use error::{PluginError, PluginErrorKind};
+pub(crate) use plan::Plan;
+#[cfg(test)]
+pub(crate) use plan::{Input, Move, Passes};
 pub use transform::{PluginTransform, StartOptions};
 
 /// The contract that this host speaks; it takes plugins of the same minor version.

@@ -190,6 +190,33 @@ impl Plan {
         }
     }
 
+    /// Whether each row that comes out is one that came in, as it was.
+    pub(crate) fn changes_nothing(&self) -> bool {
+        let every = match &self.passes {
+            Passes::Every => true,
+            Passes::Except(names) => names.is_empty(),
+            Passes::Only(_) => false,
+        };
+        every && self.adds.is_empty() && self.moves.is_empty()
+    }
+
+    /// The columns that the guest reads; `None`: every column.
+    pub(crate) fn reads_columns(&self) -> Option<impl Iterator<Item = &str>> {
+        Some(self.reads.as_ref()?.iter().map(|read| read.name.as_str()))
+    }
+
+    /// The input columns that can be in the output under this name. One that the guest adds may replace one of the input.
+    pub(crate) fn sources_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let moved = self.moves.iter().filter(move |moved| moved.name == name).map(|moved| moved.source.as_str());
+        moved.chain(self.passes(name).then_some(name))
+    }
+
+    /// The input columns that the output is made from; `None`: it can't be told which.
+    pub(crate) fn all_sources(&self) -> Option<impl Iterator<Item = &str>> {
+        let Passes::Only(names) = &self.passes else { return None };
+        Some(names.iter().map(String::as_str).chain(self.moves.iter().map(|moved| moved.source.as_str())))
+    }
+
     /// What is known of the output's rows.
     ///
     /// # Errors

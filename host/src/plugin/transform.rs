@@ -122,6 +122,11 @@ impl PluginTransform {
         &self.plugin
     }
 
+    /// What it makes of rows.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// Pipeline, transform and plugin, for messages.
     pub(crate) fn place(&self) -> String {
         self.recipe.place()

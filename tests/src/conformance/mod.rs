@@ -38,7 +38,14 @@ fn runtime() -> tokio::runtime::Runtime {
 /// What a connector is told when it is opened.
 fn context(stage: &str, rows: usize, bytes: u64, wait: Duration) -> Context {
     let batch = BatchLimits { rows, bytes: ByteSize(bytes), wait: Span(wait) };
-    Context { pipeline: "conformance".into(), stage: stage.into(), base: std::env::temp_dir(), batch, tasks: 1 }
+    Context {
+        pipeline: "conformance".into(),
+        stage: stage.into(),
+        base: std::env::temp_dir(),
+        batch,
+        tasks: 1,
+        reads: None,
+    }
 }
 
 /// The table without `type`, as a connector's `parse` takes it, and the type.

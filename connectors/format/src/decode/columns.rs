@@ -1,6 +1,6 @@
 //! The columns of the batch that is being decoded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use acequia_connector_api::ColumnType;
 use arrow_array::ArrayRef;
@@ -16,6 +16,8 @@ pub(super) struct Columns {
     by_name: HashMap<String, usize>,
     /// Whether there can be no others.
     pub(super) declared: bool,
+    /// The only ones that are wanted. Types are inferred all the same.
+    pub(super) only: Option<HashSet<String>>,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,11 @@ impl Columns {
 
     pub(super) fn find(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
+    }
+
+    /// Whether a column of this name may be added.
+    pub(super) fn wants(&self, name: &str) -> bool {
+        !self.declared && self.only.as_ref().is_none_or(|only| only.contains(name))
     }
 
     pub(super) fn kind(&self, index: usize) -> Option<ColumnType> {

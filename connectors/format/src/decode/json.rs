@@ -32,6 +32,8 @@ struct Scratch {
     values: Vec<Noted>,
     /// Names of this row that no column has yet, each with 1 + its index in `values`, or 0.
     fresh: Vec<(String, usize)>,
+    /// What is wrong with a value that no column has.
+    refused: Option<String>,
     /// For each column, 1 + the index in `values`, or 0. All 0 between two rows.
     seen: Vec<usize>,
     /// Key by key what the rows before had in this place, since rows tend to have the same keys in the same order. Kept.
@@ -62,17 +64,17 @@ impl JsonRows {
         JsonRows { takes_scalars, scratch: Scratch::default(), parts: Vec::new() }
     }
 
-    /// Append a row. After an error some columns may be one value longer than others; no type has changed.
+    /// Append a row, whose text is `record` without blanks around it. True: it is an object on one line. After an error some
+    /// columns may be one value longer than others; no type has changed.
     pub(super) fn decode(
         &mut self,
         record: &str,
         parts: Option<&[Part]>,
         columns: &mut Columns,
         rows: usize,
-    ) -> Result<(), String> {
-        let record = record.trim_matches([' ', '\t', '\r', '\n']);
+    ) -> Result<bool, String> {
         if !record.starts_with('{') {
-            return self.no_object(record, columns);
+            return self.no_object(record, columns).map(|()| false);
         }
         let scratch = &mut self.scratch;
         scratch.seen.resize(columns.len(), 0);
@@ -97,7 +99,7 @@ impl JsonRows {
         }
         scratch.values.clear();
         scratch.fresh.clear();
-        result
+        result.map(|()| parts.is_some())
     }
 
     fn no_object(&self, record: &str, columns: &mut Columns) -> Result<(), String> {
@@ -131,6 +133,14 @@ fn value_of(raw: &str, kind: Kind, to: Option<ColumnType>) -> Scalar<'_> {
 /// The content of a string without escapes.
 fn unquoted(raw: &str) -> &str {
     raw.get(1..raw.len() - 1).unwrap_or_default()
+}
+
+/// A value that goes on in its row's own text must be as good as one that becomes a column.
+fn check_unwanted(raw: &str, kind: Kind, columns: &Columns) -> Result<(), String> {
+    match kind {
+        Kind::Escaped | Kind::Nested if columns.only.is_some() => classify(raw, kind).map(|_| ()),
+        _ => Ok(()),
+    }
 }
 
 fn classify(raw: &str, kind: Kind) -> Result<Class, String> {
@@ -177,17 +187,22 @@ fn too_many_keys() -> String {
 impl Scratch {
     /// The first pass.
     fn note(&mut self, record: &str, columns: &Columns) -> Result<(), String> {
+        self.refused = None;
         let mut deserializer = serde_json::Deserializer::from_str(record);
         let row = RowSeed { scratch: self, record, columns };
-        row.deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(|error| explain(&error))
+        row.deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(|error| explain(&error))?;
+        self.refused.take().map_or(Ok(()), Err)
     }
 
     /// The same, where keys and values are known.
     fn note_parts(&mut self, record: &str, parts: &[Part], columns: &Columns) -> Result<(), String> {
         for (place, part) in parts.iter().enumerate() {
-            let key = self.key(columns, place, part.key(record).unwrap_or_default());
+            let key = self.key(columns, place, part.key(record).unwrap_or_default()).ok_or_else(too_many_keys)?;
             let (start, end) = part.value();
-            self.note_value(key.ok_or_else(too_many_keys)?, start, end, part.kind);
+            if key == Key::Unwanted {
+                check_unwanted(record.get(start..end).unwrap_or_default(), part.kind, columns)?;
+            }
+            self.note_value(key, start, end, part.kind);
         }
         Ok(())
     }
@@ -242,7 +257,7 @@ impl Scratch {
         }
         let key = match columns.find(name) {
             Some(index) => Key::Column(index),
-            None if columns.declared => Key::Unwanted,
+            None if !columns.wants(name) => Key::Unwanted,
             None => {
                 let known = self.fresh.iter().position(|(fresh, _)| fresh == name);
                 return match known {
@@ -309,11 +324,15 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
         let mut place = 0;
         while let Some(key) = map.next_key_seed(KeySeed { scratch, columns, place })? {
             place += 1;
-            if key == Key::Unwanted {
+            if key == Key::Unwanted && columns.only.is_none() {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
             let raw = map.next_value::<&RawValue>()?.get();
+            if key == Key::Unwanted {
+                scratch.refused = scratch.refused.take().or(check_unwanted(raw, Kind::of(raw), columns).err());
+                continue;
+            }
             // `raw` is a part of `record`.
             let start = (raw.as_ptr() as usize).wrapping_sub(record.as_ptr() as usize);
             scratch.note_value(key, start, start + raw.len(), Kind::of(raw));

@@ -4,12 +4,15 @@ mod columns;
 mod csv;
 mod json;
 #[cfg(test)]
+mod record_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use acequia_connector_api::{Batch, ColumnType, FailedRow, Origin, Segment};
-use arrow_array::{RecordBatch, RecordBatchOptions};
+use acequia_connector_api::{Batch, ColumnType, FailedRow, Origin, Segment, record_field};
+use arrow_array::builder::StringViewBuilder;
+use arrow_array::{Array, RecordBatch, RecordBatchOptions, StringViewArray};
 use arrow_schema::Schema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,7 +22,7 @@ use self::csv::CsvRows;
 use self::json::JsonRows;
 use crate::column::Scalar;
 use crate::scan::Part;
-use crate::{Format, FormatOptions, Frame};
+use crate::{Format, FormatOptions, Frame, parse};
 
 /// More columns than this are never inferred: JSON whose keys are data would fill the memory.
 pub(crate) const MAX_COLUMNS: usize = 1024;
@@ -55,6 +58,8 @@ pub struct Decoder {
     bytes: usize,
     segments: Vec<Segment>,
     failed: Vec<FailedRow>,
+    /// What each row was read from, where that is wanted.
+    records: Option<StringViewBuilder>,
 }
 
 /// How a record becomes a row.
@@ -94,6 +99,7 @@ impl Decoder {
             bytes: 0,
             segments: Vec::new(),
             failed: Vec::new(),
+            records: None,
         };
         let known = options.row_schema();
         for field in &known.fields {
@@ -105,6 +111,18 @@ impl Decoder {
             decoder.set_names(options.csv.columns.clone());
         }
         decoder
+    }
+
+    /// Make only these columns, and one of what each row was read from ([`acequia_connector_api::RECORD`]): of a JSON object
+    /// its text as it is, or without its line breaks and blanks if it has more than one line; of a row without a value `{}`.
+    /// For JSON whose types are inferred, and a decoder that has had nothing yet; others are as before.
+    #[must_use]
+    pub fn reading(mut self, columns: Option<&[String]>) -> Decoder {
+        if let (Some(columns), Rows::Json(_), false) = (columns, &self.rows_of, self.columns.declared) {
+            self.columns.only = Some(columns.iter().cloned().collect());
+            self.records = Some(StringViewBuilder::new());
+        }
+        self
     }
 
     /// What has been learnt of the rows (names, types and order of the columns, the header of the CSV file), for a source to
@@ -128,7 +146,7 @@ impl Decoder {
         let Ok(inferred) = Inferred::deserialize(inferred) else { return };
         if !self.columns.declared {
             for (name, kind) in &inferred.columns {
-                if self.columns.find(name).is_none() && self.columns.len() < MAX_COLUMNS {
+                if self.columns.wants(name) && self.columns.find(name).is_none() && self.columns.len() < MAX_COLUMNS {
                     self.columns.add(name, *kind, self.rows);
                 }
             }
@@ -184,6 +202,9 @@ impl Decoder {
     pub fn push_null(&mut self, partition: &Arc<str>, place: i64) {
         self.nullable = true;
         self.columns.pad(self.rows + 1);
+        if let Some(records) = &mut self.records {
+            records.append_value("{}");
+        }
         self.note_origin(partition, place);
         self.rows += 1;
     }
@@ -198,7 +219,16 @@ impl Decoder {
         let text = str::from_utf8(record)
             .map_err(|error| format!("not valid UTF-8 from its byte {} on", error.valid_up_to() + 1))?;
         match &mut self.rows_of {
-            Rows::Json(rows) => rows.decode(text, parts, &mut self.columns, self.rows),
+            Rows::Json(rows) => {
+                let text = text.trim_matches([' ', '\t', '\r', '\n']);
+                let is_line = rows.decode(text, parts, &mut self.columns, self.rows)?;
+                match &mut self.records {
+                    Some(records) if is_line => records.append_value(text),
+                    Some(records) => records.append_value(one_line(text)?),
+                    None => {}
+                }
+                Ok(())
+            }
             Rows::Csv(rows) => rows.decode(text, &mut self.columns, self.rows),
             Rows::Text | Rows::Raw => self.columns.push(0, Scalar::Text(text)),
         }
@@ -266,7 +296,13 @@ impl Decoder {
 
     /// The rows and failed rows since the last `finish`. What was learnt of the columns stays.
     pub fn finish(&mut self) -> Batch {
-        let (fields, arrays): (Vec<_>, Vec<_>) = self.columns.finish(self.nullable).into_iter().unzip();
+        let mut columns = self.columns.finish(self.nullable);
+        if let Some(records) = &mut self.records {
+            let array = records.finish();
+            *records = records_like(&array);
+            columns.push((record_field(), Arc::new(array)));
+        }
+        let (fields, arrays): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
         let rows = std::mem::take(&mut self.rows);
         self.bytes = 0;
         let origin = Origin::Segments(std::mem::take(&mut self.segments).into());
@@ -285,4 +321,20 @@ impl Decoder {
             }
         }
     }
+}
+
+fn one_line(object: &str) -> Result<String, String> {
+    let mut line = String::with_capacity(object.len());
+    if parse::compact_json(object, &mut line) {
+        Ok(line)
+    } else {
+        Err("it is nested more than 127 levels deep".to_owned())
+    }
+}
+
+/// Room for a batch like the last one, in one block: grown in steps it would be many, and each of them new to the processor.
+fn records_like(last: &StringViewArray) -> StringViewBuilder {
+    let bytes: usize = last.data_buffers().iter().map(arrow_buffer::Buffer::len).sum();
+    let block = u32::try_from(bytes + bytes / 8).unwrap_or(u32::MAX).clamp(1 << 10, 1 << 19);
+    StringViewBuilder::with_capacity(last.len()).with_fixed_block_size(block)
 }

@@ -3,8 +3,8 @@
 #[cfg(test)]
 mod tests;
 
-use acequia_connector_api::{ColumnType, base64, column_type_of, format_timestamp};
-use arrow_array::{ArrayRef, RecordBatch};
+use acequia_connector_api::{ColumnType, base64, column_type_of, format_timestamp, record_column};
+use arrow_array::{Array, ArrayRef, RecordBatch, StringViewArray};
 use serde::de::IgnoredAny;
 
 use crate::cast::{Cast, Reader, cast_column};
@@ -25,7 +25,7 @@ pub enum EncodeError {
 
 /// Rows to bytes.
 ///
-/// - `json`: one object a line. Nulls are written; timestamps as RFC 3339 with six digits and `Z`; binary as base64; json
+/// - `json`: one object a line. A row that carries what it was read from is written as that. Of others, nulls are written; timestamps as RFC 3339 with six digits and `Z`; binary as base64; json
 ///   values as they are, without white space; a float that JSON can't hold (infinite, not a number) as null.
 /// - `csv`: RFC 4180 with LF. Values as the cast to text writes them, binary as base64. A null is an empty field, an empty text
 ///   is `""`; so is, in a file of one column, a null, since an empty line is no record. The header is written once, by the
@@ -43,6 +43,8 @@ pub struct Encoder {
 
 /// How a row of a certain batch is written.
 enum Plan<'a> {
+    /// What each row was read from.
+    Records(&'a StringViewArray),
     /// For each column `{"name":` or `,"name":`, and its values.
     Json(Vec<(Vec<u8>, Reader<'a>)>),
     /// The columns in the header's order, and those that it does not have.
@@ -70,7 +72,8 @@ impl Encoder {
     /// If no row can be written; nothing is in `out` then.
     pub fn encode(&mut self, rows: &RecordBatch, out: &mut Vec<u8>) -> Result<Vec<(usize, String)>, EncodeError> {
         let value = self.value_column(rows)?;
-        for index in 0..rows.num_columns() {
+        let is_record = self.format == Format::Json && record_column(rows).is_some();
+        for index in 0..if is_record { 0 } else { rows.num_columns() } {
             kind_of(rows, index)?;
         }
         if self.format == Format::Csv && self.header.is_none() && rows.num_rows() > 0 {
@@ -154,6 +157,11 @@ impl Encoder {
             let reader = reader.ok_or_else(|| EncodeError::NoType("value".to_owned(), kind.to_string()))?;
             return Ok(Plan::Value(reader, &cast.failed));
         }
+        if self.format == Format::Json
+            && let Some(records) = record_column(rows)
+        {
+            return Ok(Plan::Records(records));
+        }
         let mut columns = Vec::with_capacity(rows.num_columns());
         for (index, (field, column)) in rows.schema_ref().fields().iter().zip(rows.columns()).enumerate() {
             let kind = kind_of(rows, index)?;
@@ -215,6 +223,7 @@ impl Plan<'_> {
     /// Append a row. False: its one value is null. After an error a part of it may be there.
     fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<bool, String> {
         match self {
+            Plan::Records(records) => out.extend_from_slice(records.value(row).as_bytes()),
             Plan::Json(columns) => {
                 for (key, reader) in columns {
                     out.extend_from_slice(key);

@@ -170,7 +170,7 @@ fn a_type_that_is_none() {
 }
 
 fn any_column(kind: ColumnType, rows: usize) -> BoxedStrategy<ArrayRef> {
-    fn column<T: Clone + std::fmt::Debug, A: arrow_array::Array + From<Vec<Option<T>>> + 'static>(
+    fn column<T: Clone + std::fmt::Debug, A: Array + From<Vec<Option<T>>> + 'static>(
         value: impl Strategy<Value = T> + 'static,
         rows: usize,
     ) -> BoxedStrategy<ArrayRef> {

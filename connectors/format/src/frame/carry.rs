@@ -17,19 +17,32 @@ impl Carry {
         Carry { buffer: Vec::new(), base }
     }
 
-    /// Let `process` see what is kept and then `bytes`, as one slice with its offset. It returns the offset of the first byte
-    /// that it wants to see again.
-    pub(super) fn feed(&mut self, bytes: &[u8], process: impl FnOnce(&[u8], u64) -> u64) {
-        let keep = |from: u64, to: u64| usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
-        if self.buffer.is_empty() {
-            let to = process(bytes, self.base);
-            self.buffer.extend_from_slice(bytes.get(keep(self.base, to)..).unwrap_or_default());
-            self.base = to;
-            return;
+    /// Let `process` see what is kept and then `bytes`, slice by slice, each with its offset. It returns the offset of the first
+    /// byte that it wants to see again, then with what follows.
+    pub(super) fn feed(&mut self, mut bytes: &[u8], mut process: impl FnMut(&[u8], u64) -> u64) {
+        if !self.buffer.is_empty() {
+            // What is kept mostly lacks the rest of its line: then only that is copied.
+            let line = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
+            let (first, rest) = bytes.split_at(line);
+            self.buffer.extend_from_slice(first);
+            self.process(&mut process);
+            bytes = rest;
+            if bytes.is_empty() {
+                return;
+            }
+            if !self.buffer.is_empty() {
+                self.buffer.extend_from_slice(bytes);
+                return self.process(&mut process);
+            }
         }
-        self.buffer.extend_from_slice(bytes);
+        let to = process(bytes, self.base);
+        self.buffer.extend_from_slice(bytes.get(distance(self.base, to)..).unwrap_or_default());
+        self.base = to;
+    }
+
+    fn process(&mut self, process: &mut impl FnMut(&[u8], u64) -> u64) {
         let to = process(&self.buffer, self.base);
-        let done = keep(self.base, to).min(self.buffer.len());
+        let done = distance(self.base, to).min(self.buffer.len());
         self.buffer.drain(..done);
         self.base = to;
         // One huge record must not hold its memory for ever.
@@ -37,6 +50,10 @@ impl Carry {
             self.buffer.shrink_to(PREFIX);
         }
     }
+}
+
+fn distance(from: u64, to: u64) -> usize {
+    usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX)
 }
 
 /// A part of `data`, whose first byte has the offset `base`, by offsets.

@@ -279,6 +279,14 @@ key = "name"
         Some(columns.into_iter().map(str::to_owned).collect())
     }
 
+    fn reads_beside_record(&self) -> Option<Vec<String>> {
+        let mapped: Vec<_> = self.mapped().into_iter().map(|(_, column)| column).collect();
+        // A column that is mapped is left out of the value, unless it is to be kept there.
+        let is_whole = mapped.iter().all(|column| self.keep.iter().any(|kept| kept == column));
+        let columns = mapped.into_iter().chain(self.timestamp.as_deref()).map(str::to_owned);
+        (self.format == ValueFormat::Json && is_whole).then(|| columns.collect())
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         self.client().files()
     }

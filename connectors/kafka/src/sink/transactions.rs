@@ -364,6 +364,7 @@ mod tests {
             base: "/".into(),
             batch: acequia_connector_api::BatchLimits::default(),
             tasks: 1,
+            reads: None,
         };
         let (made, none) = identity(&config, &context, None);
         assert!(made.starts_with("acequia-p-") && none.is_none());

@@ -304,6 +304,11 @@ schema = { time = "timestamp", sin = "float64" }
         true
     }
 
+    fn projects(&self) -> bool {
+        // The columns beside the value are no part of a record's text.
+        self.metadata.is_empty() && self.format_options().projects()
+    }
+
     fn finite(&self) -> bool {
         self.until.is_some()
     }

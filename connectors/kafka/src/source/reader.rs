@@ -113,6 +113,7 @@ impl Reader {
             options: config.format_options(),
             metadata: config.metadata.clone(),
             key_format: config.key_format,
+            reads: context.reads.clone(),
         });
         let learnt = Arc::new(Mutex::new(shared.learnt()));
         let (decoded, batches) = mpsc::channel(1);

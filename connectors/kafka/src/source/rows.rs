@@ -31,6 +31,14 @@ pub(super) struct Shape {
     pub(super) options: FormatOptions,
     pub(super) metadata: Vec<Metadata>,
     pub(super) key_format: KeyFormat,
+    /// See [`acequia_connector_api::Context::reads`].
+    pub(super) reads: Option<Vec<String>>,
+}
+
+impl Shape {
+    fn decoder(&self) -> Decoder {
+        Decoder::new(&self.options).reading(self.reads.as_deref())
+    }
 }
 
 /// Decodes what one consumer reads.
@@ -44,7 +52,7 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn new(shape: Arc<Shape>, learnt: Arc<Mutex<Option<Value>>>) -> Self {
-        let decoder = Decoder::new(&shape.options);
+        let decoder = shape.decoder();
         Rows { shape, decoder, learnt, known: None }
     }
 
@@ -82,7 +90,7 @@ impl Rows {
         let learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner);
         if *learnt != self.known {
             self.known.clone_from(&learnt);
-            self.decoder = Decoder::new(&self.shape.options);
+            self.decoder = self.shape.decoder();
             if let Some(known) = &self.known {
                 self.decoder.set_inferred(known);
             }
@@ -233,7 +241,7 @@ mod tests {
     fn rows(format: Format, metadata: &[Metadata], key_format: KeyFormat) -> Rows {
         let options =
             FormatOptions { csv: CsvOptions { header: false, ..CsvOptions::default() }, ..FormatOptions::new(format) };
-        Rows::new(Arc::new(Shape { options, metadata: metadata.to_vec(), key_format }), Arc::default())
+        Rows::new(Arc::new(Shape { options, metadata: metadata.to_vec(), key_format, reads: None }), Arc::default())
     }
 
     fn decode(rows: &mut Rows, records: &[Record<'_>]) -> Decoded {
@@ -295,6 +303,7 @@ mod tests {
             options: FormatOptions::new(Format::Json),
             metadata: Vec::new(),
             key_format: KeyFormat::Raw,
+            reads: None,
         });
         let mut one = Rows::new(shape.clone(), learnt.clone());
         let mut other = Rows::new(shape, learnt);

@@ -143,6 +143,7 @@ impl Rig {
             base: self.dir.path().to_owned(),
             hash: String::new(),
             source: SourceStage { spec: Arc::new(NumbersSpec(self.source.clone())), place: 0..0, hash: String::new() },
+            projection: None,
             transforms: self
                 .transforms
                 .iter()

@@ -159,6 +159,7 @@ impl Scene {
             base: PathBuf::new(),
             hash: String::new(),
             source: SourceStage { spec: Arc::new(ScriptSpec(self.script.clone())), place: 0..0, hash: String::new() },
+            projection: None,
             transforms: chain(&self.world, version, &choices.versions[version]),
             sinks: self.tables.iter().map(stage).collect(),
             on_error: choices.on_error,
