@@ -14,11 +14,11 @@ const TO_FILE: &str = "[[sink]]\ntype = \"file\"\npath = \"OUT/rows.jsonl\"\n";
 const ROWS: &str = r#"{"value": 2, "price":1.50, "name":"caf\u00e9"}
 {"name":"no value"}
 {"b":[1, 2],"value":4 , "a":1e2}
-{"value":"six"}
+{"value":null, "name":"no number"}
 {"value":8,"value":10}
 {"value":3}
 {"value":12
-  {"value":14}
+{"value":14}
 "#;
 
 fn text(daemon: &Daemon) -> String {
@@ -45,7 +45,8 @@ fn a_row_from_file_to_file_keeps_its_bytes() {
 "#;
     assert_eq!(text(&daemon), expected);
     let bad = |place, row: &str| (place, row.to_owned());
-    let expected = [bad(2, r#"{"name":"no value"}"#), bad(4, r#"{"value":"six"}"#), bad(7, "{\"value\":12\n")];
+    let expected =
+        [bad(2, r#"{"name":"no value"}"#), bad(4, r#"{"value":null,"name":"no number"}"#), bad(7, "{\"value\":12")];
     let mut letters = letters(&daemon);
     letters.sort();
     assert_eq!(letters, expected);

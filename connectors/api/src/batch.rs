@@ -155,13 +155,18 @@ fn row_text(rows: &RecordBatch, row: usize) -> String {
 /// carries that, comes first: it has the columns that nobody reads.
 pub fn row_to_json(rows: &RecordBatch, row: usize) -> Value {
     let record = record_column(rows).and_then(|records| serde_json::from_str(records.value(row)).ok());
+    let has_record = record.is_some();
     let mut object: serde_json::Map<String, Value> = record.unwrap_or_default();
     for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
         if field.name() == RECORD {
             continue;
         }
         let kind = column_type_of(field).unwrap_or(ColumnType::Text);
-        object.insert(field.name().clone(), scalar_to_json(column.as_ref(), kind, row));
+        let value = scalar_to_json(column.as_ref(), kind, row);
+        // Null is a column that the row did not have.
+        if !(value.is_null() && has_record && !object.contains_key(field.name())) {
+            object.insert(field.name().clone(), value);
+        }
     }
     Value::Object(object)
 }
