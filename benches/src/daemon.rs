@@ -28,6 +28,17 @@ pub(crate) struct Usage {
     pub(crate) peak: f64,
 }
 
+/// Resident memory of a process, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// All of it, now.
+    pub(crate) resident: f64,
+    /// The part of it that is neither code nor another file.
+    pub(crate) own: f64,
+    /// The most that there was at once.
+    pub(crate) peak: f64,
+}
+
 /// A process that runs.
 pub(crate) struct Running {
     child: Child,
@@ -103,8 +114,7 @@ impl Running {
         Ok((line, self.begin.elapsed().as_secs_f64()))
     }
 
-    /// Resident memory now, in bytes: all of it, and the part that is neither code nor another file.
-    pub(crate) fn memory(&self) -> Result<(f64, f64)> {
+    pub(crate) fn memory(&self) -> Result<Memory> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(&path).with_context(|| format!("{path} can't be read"))?;
         let bytes = |key: &str| -> Result<f64> {
@@ -112,7 +122,7 @@ impl Running {
             let kilobytes = kilobytes.with_context(|| format!("{path} has no {key}"))?;
             Ok(kilobytes.trim().parse::<f64>()? * 1024.0)
         };
-        Ok((bytes("VmRSS:")?, bytes("RssAnon:")?))
+        Ok(Memory { resident: bytes("VmRSS:")?, own: bytes("RssAnon:")?, peak: bytes("VmHWM:")? })
     }
 
     /// Tell it to stop.

@@ -63,7 +63,7 @@ enum Which {
     },
     /// Time from the start of the process to the first row out.
     Start,
-    /// Resident memory of a daemon with 1, 3 and 100 pipelines.
+    /// Resident memory of a daemon with 1, 3 and 100 pipelines, and with three on servers that it starts.
     Memory,
     /// JSON lines from file to file.
     File {
@@ -71,7 +71,8 @@ enum Which {
         #[arg(long, default_value_t = 1_000_000)]
         rows: u64,
     },
-    /// Kafka -> even-filter -> file, beside a consumer that only counts. Starts a Kafka of its own.
+    /// Kafka -> even-filter -> file, beside a consumer that only counts, and -> Kafka with and without transactions. Starts a
+    /// Kafka of its own.
     Kafka {
         /// Messages in the topic.
         #[arg(long, default_value_t = 1_000_000)]

@@ -2,9 +2,10 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Memory};
 use crate::measure::Spread;
 use crate::report::{Line, Section, Unit};
+use crate::servers;
 
 /// What `make run` starts.
 const QUICKSTART: &str = include_str!("../../examples/quickstart/even.toml");
@@ -15,28 +16,34 @@ const ROWS: usize = 3;
 pub(crate) fn measure(daemon: &Daemon, rounds: usize) -> Result<Section> {
     let mut lines = Vec::new();
     for pipelines in [1, 3, 100] {
-        let (mut all, mut own) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            let (resident, anonymous) = one(daemon, pipelines)?;
-            all.push(resident / f64::from(1 << 20));
-            own.push(anonymous / f64::from(1 << 20));
-        }
+        let memories = (0..rounds).map(|_| one(daemon, pipelines)).collect::<Result<Vec<_>>>()?;
         let case = if pipelines == 1 { "the quickstart".to_owned() } else { format!("{pipelines} of it") };
-        lines.push(Line { case, figures: vec![Some(Spread::of(all)), Some(Spread::of(own))] });
+        lines.push(line(case, &memories));
     }
+    let memories = servers::memory(daemon, rounds).context("real servers")?;
+    lines.push(line("kafka -> file, kafka -> cassandra, kafka -> influxdb".to_owned(), &memories));
     Ok(Section {
         name: "memory",
         about: format!(
-            "Resident memory of a daemon as `make run` starts it, with the admin listener and with compiled code in the cache, after {ROWS} rows a pipeline; \
-             and the part of it that is not code (that, the kernel can drop and read again). Median and extremes of {rounds} runs."
+            "Resident memory of a daemon as `make run` starts it, with the admin listener and with compiled code in the cache, after {ROWS} rows a pipeline, \
+             with real servers after a hundred thousand; the part of it that is not code (that, the kernel can drop and read again), and the most that there was at once. Median and extremes of {rounds} runs."
         ),
         of: "pipelines",
-        columns: vec![("resident", Unit::Mebibytes), ("not code", Unit::Mebibytes)],
+        columns: vec![("resident", Unit::Mebibytes), ("not code", Unit::Mebibytes), ("peak", Unit::Mebibytes)],
         lines,
     })
 }
 
-fn one(daemon: &Daemon, pipelines: usize) -> Result<(f64, f64)> {
+fn line(case: String, memories: &[Memory]) -> Line {
+    let spread =
+        |value: fn(&Memory) -> f64| Some(Spread::of(memories.iter().map(|memory| value(memory) / f64::from(1 << 20))));
+    Line {
+        case,
+        figures: vec![spread(|memory| memory.resident), spread(|memory| memory.own), spread(|memory| memory.peak)],
+    }
+}
+
+fn one(daemon: &Daemon, pipelines: usize) -> Result<Memory> {
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let (configs, state) = (folder.path().join("pipelines"), folder.path().join("state"));
     std::fs::create_dir(&configs)?;

@@ -4,17 +4,15 @@
 //! two figures of the same round.
 
 pub(crate) mod bare;
+mod memory;
 mod rows;
+mod topics;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use acequia_tests::servers::{Cassandra, InfluxDb, Kafka};
 use anyhow::{Context as _, Result, ensure};
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
-use rdkafka::types::RDKafkaErrorCode;
 
 use crate::daemon::{Daemon, Usage, start};
 use crate::measure::Spread;
@@ -36,20 +34,33 @@ pub(crate) enum Target {
 /// One side of a comparison; it is given the number of the round.
 struct Contestant<'a> {
     name: &'static str,
+    /// Which one it is compared with.
+    with: usize,
     run: Box<dyn Fn(usize) -> Result<Usage> + 'a>,
 }
+
+pub(crate) use memory::measure as memory;
 
 pub(crate) fn measure(daemon: &Daemon, target: Target, rows: u64, rounds: usize) -> Result<Section> {
     let kafka = Kafka::start();
     kafka.create_topic(TOPIC, 1, &[]);
-    fill(kafka.address(), rows).context("the topic can't be filled")?;
+    topics::fill(kafka.address(), TOPIC, rows).context("the topic can't be filled")?;
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let scene = Scene { daemon, broker: kafka.address().to_owned(), folder: folder.path(), rows };
     match target {
-        Target::File => file(&scene, rounds),
+        Target::File => file(&scene, &kafka, rounds),
         Target::Cassandra => cassandra(&scene, rounds),
         Target::InfluxDb => influxdb(&scene, rounds),
     }
+}
+
+/// The source of the rows as a pipeline's file has it; `more` are keys of it.
+fn source(broker: &str, group: &str, more: &str) -> String {
+    format!(
+        "[source]\ntype = \"kafka\"\nbrokers = [\"{broker}\"]\ntopics = [\"{TOPIC}\"]\ngroup = \"{group}\"\nformat = \"json\"\n\
+         metadata = []\n{more}\n[source.schema]\nvalue = \"int64\"\nsensor = \"text\"\ntime = \"timestamp\"\n\
+         temperature = \"float64\"\nactive = \"boolean\"\n\n"
+    )
 }
 
 /// What every contestant needs.
@@ -63,12 +74,8 @@ struct Scene<'a> {
 impl Scene<'_> {
     /// A pipeline from the topic, with this behind its source, until the topic's end.
     fn pipeline(&self, name: &str, round: usize, rest: &str) -> Result<Usage> {
-        let (broker, file) = (&self.broker, self.folder.join(format!("{name}.toml")));
-        let text = format!(
-            "[source]\ntype = \"kafka\"\nbrokers = [\"{broker}\"]\ntopics = [\"{TOPIC}\"]\ngroup = \"{name}-{round}\"\nformat = \"json\"\n\
-             metadata = []\nuntil = \"end\"\n\n[source.schema]\nvalue = \"int64\"\nsensor = \"text\"\ntime = \"timestamp\"\n\
-             temperature = \"float64\"\nactive = \"boolean\"\n\n{rest}"
-        );
+        let file = self.folder.join(format!("{name}.toml"));
+        let text = source(&self.broker, &format!("{name}-{round}"), "until = \"end\"\n") + rest;
         std::fs::write(&file, text)?;
         let state = self.folder.join("state");
         // Each run from the first row on; the compiled code stays.
@@ -84,17 +91,30 @@ impl Scene<'_> {
     }
 }
 
-fn file(scene: &Scene<'_>, rounds: usize) -> Result<Section> {
+fn file(scene: &Scene<'_>, kafka: &Kafka, rounds: usize) -> Result<Section> {
     let output = scene.folder.join("out.jsonl");
     let consume = |name: &str, round: usize| {
         let rows = scene.rows.to_string();
         scene.bare(&["consume", &scene.broker, TOPIC, &format!("{name}-{round}"), &rows])
     };
+    let copy = |delivery: &str, round: usize| {
+        let topic = format!("{delivery}-{round}");
+        kafka.create_topic(&topic, 1, &[]);
+        let sink = format!(
+            "[[transform]]\nplugin = \"even-filter\"\n\n[[sink]]\ntype = \"kafka\"\nbrokers = [\"{}\"]\ntopic = \"{topic}\"\n\
+             delivery = \"{delivery}\"\n",
+            scene.broker
+        );
+        let usage = scene.pipeline(delivery, round, &sink)?;
+        expect(topics::committed(&scene.broker, &topic)?, scene.rows.div_ceil(2))?;
+        Ok(usage)
+    };
     let transform = "[[transform]]\nplugin = \"even-filter\"\n\n[[sink]]\ntype = \"file\"\npath = \"out.jsonl\"\n";
     let contestants = vec![
-        Contestant { name: "bare consumer that counts", run: Box::new(|round| consume("bare", round)) },
-        Contestant { name: "the same again", run: Box::new(|round| consume("again", round)) },
+        Contestant { with: 0, name: "bare consumer that counts", run: Box::new(|round| consume("bare", round)) },
+        Contestant { with: 0, name: "the same again", run: Box::new(|round| consume("again", round)) },
         Contestant {
+            with: 0,
             name: "kafka -> even-filter -> file",
             run: Box::new(|round| {
                 let _ = std::fs::remove_file(&output);
@@ -104,8 +124,19 @@ fn file(scene: &Scene<'_>, rounds: usize) -> Result<Section> {
             }),
         },
         Contestant {
+            with: 0,
             name: "kafka -> blackhole",
             run: Box::new(|round| scene.pipeline("hole", round, "[[sink]]\ntype = \"blackhole\"\n")),
+        },
+        Contestant {
+            with: 0,
+            name: "kafka -> even-filter -> kafka, at least once",
+            run: Box::new(|round| copy("at_least_once", round)),
+        },
+        Contestant {
+            with: 4,
+            name: "the same, exactly once (beside the line above)",
+            run: Box::new(|round| copy("exactly_once", round)),
         },
     ];
     section(scene, "kafka", "a topic of one partition", contestants, rounds)
@@ -126,9 +157,13 @@ fn cassandra(scene: &Scene<'_>, rounds: usize) -> Result<Section> {
         bare::CONCURRENCY
     );
     let contestants = vec![
-        Contestant { name: "bare driver", run: Box::new(|_| insert("bare")) },
-        Contestant { name: "the same again", run: Box::new(|_| insert("again")) },
-        Contestant { name: "kafka -> cassandra", run: Box::new(|round| scene.pipeline("cassandra", round, &sink)) },
+        Contestant { with: 0, name: "bare driver", run: Box::new(|_| insert("bare")) },
+        Contestant { with: 0, name: "the same again", run: Box::new(|_| insert("again")) },
+        Contestant {
+            with: 0,
+            name: "kafka -> cassandra",
+            run: Box::new(|round| scene.pipeline("cassandra", round, &sink)),
+        },
     ];
     let section = section(scene, "cassandra", "inserts of 256 at a time", contestants, rounds)?;
     for table in ["bare", "again", "acequia"] {
@@ -149,9 +184,13 @@ fn influxdb(scene: &Scene<'_>, rounds: usize) -> Result<Section> {
          tags = [\"sensor\"]\ntime = \"time\"\n"
     );
     let contestants = vec![
-        Contestant { name: "bare posts of 5,000 points", run: Box::new(|_| post("bare")) },
-        Contestant { name: "the same again", run: Box::new(|_| post("again")) },
-        Contestant { name: "kafka -> influxdb", run: Box::new(|round| scene.pipeline("influxdb", round, &sink)) },
+        Contestant { with: 0, name: "bare posts of 5,000 points", run: Box::new(|_| post("bare")) },
+        Contestant { with: 0, name: "the same again", run: Box::new(|_| post("again")) },
+        Contestant {
+            with: 0,
+            name: "kafka -> influxdb",
+            run: Box::new(|round| scene.pipeline("influxdb", round, &sink)),
+        },
     ];
     let section = section(scene, "influxdb", "points, on one connection", contestants, rounds)?;
     for bucket in ["bare", "again", "acequia"] {
@@ -181,10 +220,10 @@ fn section(
         }
     }
     let rows = scene.rows as f64;
-    let first = usages.first().cloned().unwrap_or_default();
-    let lines = contestants.iter().zip(&usages).map(|(contestant, usages)| {
-        let spread = |value: &dyn Fn(&Usage) -> f64| Some(Spread::of(usages.iter().map(value)));
-        let ratio = Spread::of(first.iter().zip(usages).map(|(bare, usage)| bare.wall / usage.wall));
+    let lines = contestants.iter().zip(&usages).map(|(contestant, own)| {
+        let spread = |value: &dyn Fn(&Usage) -> f64| Some(Spread::of(own.iter().map(value)));
+        let other = usages.get(contestant.with).map(Vec::as_slice).unwrap_or_default();
+        let ratio = Spread::of(other.iter().zip(own).map(|(bare, usage)| bare.wall / usage.wall));
         Line {
             case: contestant.name.to_owned(),
             figures: vec![
@@ -200,7 +239,7 @@ fn section(
         name,
         about: format!(
             "{what}: {} JSON rows of about 108 bytes; server, loop and daemon share this machine. Wall and processor time are the whole process's, \
-             start and stop included; the ratio is of the rows a second of the same round to the bare loop's. Median and extremes of {rounds} rounds, in turns.",
+             start and stop included; the ratio is of the rows a second of the same round to the bare loop's, if the line does not name another. Median and extremes of {rounds} rounds, in turns.",
             scene.rows
         ),
         of: "process",
@@ -215,25 +254,7 @@ fn section(
     })
 }
 
-fn fill(broker: &str, rows: u64) -> Result<()> {
-    let producer: ThreadedProducer<_> = ClientConfig::new()
-        .set("bootstrap.servers", broker)
-        .set("linger.ms", "20")
-        .create_with_context(rdkafka::producer::DefaultProducerContext)?;
-    for value in 0..rows {
-        let json = rows::row(value).to_json();
-        while let Err((error, _)) = producer.send(BaseRecord::<(), str>::to(TOPIC).partition(0).payload(&json)) {
-            ensure!(error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull), "{error}");
-            producer.flush(Duration::from_secs(1)).or_else(|error| match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::OperationTimedOut) => Ok(()),
-                _ => Err(error),
-            })?;
-        }
-    }
-    Ok(producer.flush(Duration::from_secs(60))?)
-}
-
-fn lines(path: &PathBuf) -> Result<u64> {
+fn lines(path: &Path) -> Result<u64> {
     use std::io::BufRead;
     let file = std::fs::File::open(path).with_context(|| format!("{} can't be read", path.display()))?;
     Ok(std::io::BufReader::new(file).split(b'\n').count() as u64)

@@ -24,6 +24,17 @@ impl Builder {
         self.ends.is_empty()
     }
 
+    /// Take the lines out. The next ones get as much room at once as these needed.
+    pub(crate) fn take(&mut self) -> Builder {
+        let next = Builder {
+            body: Vec::with_capacity(self.body.len()),
+            ends: Vec::with_capacity(self.ends.len()),
+            rows: Vec::with_capacity(self.rows.len()),
+            batches: Vec::new(),
+        };
+        std::mem::replace(self, next)
+    }
+
     /// The next lines are made of this batch.
     pub(crate) fn begin(&mut self, batch: &Batch) {
         // The failed rows are the engine's.

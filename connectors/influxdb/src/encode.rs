@@ -85,7 +85,10 @@ impl<'a> Values<'a> {
         }
         match self {
             Values::Boolean(array) => into.extend_from_slice(if array.value(row) { b"true" } else { b"false" }),
-            Values::Int64(array) => push_display(into, format_args!("{}i", array.value(row))),
+            Values::Int64(array) => {
+                push_integer(array.value(row), into);
+                into.push(b'i');
+            }
             Values::Float64(array) => {
                 let value = array.value(row);
                 if !value.is_finite() {
@@ -100,6 +103,27 @@ impl<'a> Values<'a> {
         }
         Ok(true)
     }
+}
+
+/// In decimal digits, without what `fmt` does beside that: there are two in most lines.
+fn push_integer(value: i64, into: &mut Vec<u8>) {
+    // `i64::MIN` has 19 digits.
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    let mut rest = value.unsigned_abs();
+    for place in digits.iter_mut().rev() {
+        // Below 10.
+        *place = b'0' + (rest % 10) as u8;
+        start -= 1;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if value < 0 {
+        into.push(b'-');
+    }
+    into.extend_from_slice(digits.get(start..).unwrap_or_default());
 }
 
 fn push_display(into: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
@@ -263,7 +287,9 @@ impl<'a> Rows<'a> {
             return Err("all fields are null, and a point needs at least one".to_owned());
         }
         let at = self.time.of(row, self.precision, last)?;
-        push_display(body, format_args!(" {at}\n"));
+        body.push(b' ');
+        push_integer(at, body);
+        body.push(b'\n');
         Ok(())
     }
 }
@@ -444,6 +470,17 @@ mod tests {
             text.push_str(&format!("! {}\n", row.error));
         }
         Ok(text)
+    }
+
+    #[test]
+    fn integers_are_written_as_they_are_displayed() {
+        let mut values = vec![0, 1, 9, 10, 99, 100, i64::MAX, i64::MIN, i64::MIN + 1];
+        values.extend((0..63).flat_map(|bit| [1 << bit, (1 << bit) - 1, -(1 << bit)]));
+        for value in values {
+            let mut bytes = Vec::new();
+            push_integer(value, &mut bytes);
+            assert_eq!(String::from_utf8(bytes).unwrap(), value.to_string());
+        }
     }
 
     #[test]

@@ -200,7 +200,7 @@ impl InfluxWriter {
         let tasks = &mut self.tasks;
         let refused = self.encoder.encode(batch, &mut lines, |lines| {
             if lines.len() >= limits.rows || lines.body.len() >= limits.bytes.as_usize() {
-                let chunk = std::mem::take(lines).finish();
+                let chunk = lines.take().finish();
                 let mut state = shared.state();
                 state.queue.push_back(chunk);
                 since = None;

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use acequia_connector_api::ConnectorError;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 
 /// The longest that a call may take. Each has a time-out of its own, of seconds; but librdkafka waits by the wall clock
 /// (`cnd_timedwait`), so a clock that is set back by hours makes a wait of seconds one of hours. The engine's clock only
@@ -37,6 +38,16 @@ async fn blocking_for<T: Send + 'static>(
         Err(_) => Err(ConnectorError::failed(format!(
             "a call of librdkafka has not come back after {longest:?}; a clock that was set back makes it wait"
         ))),
+    }
+}
+
+/// Close a consumer. To drop one does that, too, but looks only ten times a second whether it is done. Blocks.
+pub(crate) fn close<C: ConsumerContext>(consumer: &BaseConsumer<C>) {
+    if consumer.close_queue().is_ok() {
+        while !consumer.closed() {
+            // Runs the callbacks of the end.
+            let _ = consumer.poll(Duration::from_millis(1));
+        }
     }
 }
 

@@ -257,7 +257,7 @@ impl Transactions {
         let offsets = self.marks(self.sequence)?;
         let (settings, reporter) = (self.settings.clone(), self.reporter.clone());
         let committed = blocking(move || {
-            let consumer: BaseConsumer<Reporter> = settings.create_with_context(reporter)?;
+            let consumer = Apart::new(settings.create_with_context::<_, BaseConsumer<Reporter>>(reporter)?);
             consumer.commit(&offsets, CommitMode::Sync)
         });
         committed.await?.map_err(|error| group_error(&self.reporter, &self.id, &error))
@@ -295,6 +295,7 @@ fn read_marker(
 ) -> Result<(ConsumerGroupMetadata, Option<i64>), ConnectorError> {
     let id = settings.get("group.id").unwrap_or_default().to_owned();
     let consumer: BaseConsumer<Reporter> = settings.create_with_context(reporter.clone()).map_err(not_taken)?;
+    let consumer = Apart::new(consumer);
     let group = consumer.group_metadata().ok_or_else(|| ConnectorError::failed("librdkafka has no consumer group"))?;
     let Some(topic) = topic else { return Ok((group, None)) };
     let mut asked = TopicPartitionList::new();

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use rdkafka::bindings;
-use rdkafka::message::{BorrowedMessage, Message};
 use serde_json::json;
 
+use super::messages::Message;
 use super::state::Partition;
 
 /// What is made of a record beside its value, so that nothing is copied that no one wants.
@@ -27,15 +27,33 @@ pub(super) struct Chunk {
     pub(super) last: bool,
 }
 
-/// What a record has of a fixed size. A length of `None` is a null.
+/// What a record has of a fixed size; there are thousands of them, so it is small.
 #[derive(Clone, Copy, Debug)]
 struct Head {
     partition: usize,
     offset: i64,
-    millis: Option<i64>,
-    value: Option<usize>,
-    key: Option<usize>,
-    headers: Option<usize>,
+    /// [`NO_TIME`] is none.
+    millis: i64,
+    value: Length,
+    key: Length,
+    headers: Length,
+}
+
+/// No record has this time: no column could hold it.
+const NO_TIME: i64 = i64::MIN;
+
+/// The length of a part of a record, which may be null.
+#[derive(Clone, Copy, Debug)]
+struct Length(usize);
+
+impl Length {
+    fn of(part: Option<&[u8]>) -> Length {
+        Length(part.map_or(usize::MAX, <[u8]>::len))
+    }
+
+    fn get(self) -> Option<usize> {
+        (self.0 != usize::MAX).then_some(self.0)
+    }
 }
 
 /// One record in a chunk.
@@ -76,13 +94,13 @@ impl Chunk {
     }
 
     /// Copy a message. `index` is that of its partition in `partitions`.
-    pub(super) fn push(&mut self, index: usize, message: &BorrowedMessage<'_>, wanted: Wanted) {
+    pub(super) fn push(&mut self, index: usize, message: &Message, wanted: Wanted) {
         let headers = if wanted.headers { headers_of(message).map(|headers| headers_to_json(&headers)) } else { None };
         self.push_record(&Record {
             partition: index,
             offset: message.offset(),
-            millis: message.timestamp().to_millis(),
-            value: message.payload(),
+            millis: message.millis(),
+            value: message.value(),
             key: message.key().filter(|_| wanted.key),
             headers: headers.as_deref().map(str::as_bytes),
         });
@@ -91,10 +109,11 @@ impl Chunk {
     fn push_record(&mut self, record: &Record<'_>) {
         let mut copy = |part: Option<&[u8]>| {
             self.bytes.extend_from_slice(part.unwrap_or_default());
-            part.map(<[u8]>::len)
+            Length::of(part)
         };
         let (value, key, headers) = (copy(record.value), copy(record.key), copy(record.headers));
         let &Record { partition, offset, millis, .. } = record;
+        let millis = millis.unwrap_or(NO_TIME);
         self.records.push(Head { partition, offset, millis, value, key, headers });
         if let Some((_, next)) = self.partitions.get_mut(partition) {
             *next = offset.saturating_add(1);
@@ -105,13 +124,14 @@ impl Chunk {
     pub(super) fn iter(&self) -> impl Iterator<Item = Record<'_>> {
         let mut rest = self.bytes.as_slice();
         self.records.iter().map(move |head| {
-            let mut take = |length: Option<usize>| {
-                let (part, others) = rest.split_at_checked(length?)?;
+            let mut take = |length: Length| {
+                let (part, others) = rest.split_at_checked(length.get()?)?;
                 rest = others;
                 Some(part)
             };
             let (value, key, headers) = (take(head.value), take(head.key), take(head.headers));
             let &Head { partition, offset, millis, .. } = head;
+            let millis = (millis != NO_TIME).then_some(millis);
             Record { partition, offset, millis, value, key, headers }
         })
     }
@@ -122,10 +142,10 @@ type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// The headers of a message; none if it has none. rdkafka's own accessor panics if a name is not UTF-8, which any
 /// producer can write.
-fn headers_of<'a>(message: &'a BorrowedMessage<'_>) -> Option<Vec<Header<'a>>> {
+fn headers_of(message: &Message) -> Option<Vec<Header<'_>>> {
     let mut list = std::ptr::null_mut();
     // SAFETY: the message is alive, and `list` is a place for a pointer. The list belongs to the message.
-    let found = unsafe { bindings::rd_kafka_message_headers(message.ptr(), &mut list) };
+    let found = unsafe { bindings::rd_kafka_message_headers(message.raw(), &mut list) };
     if found != bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || list.is_null() {
         return None;
     }

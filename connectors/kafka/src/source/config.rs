@@ -54,7 +54,8 @@ pub struct KafkaSource {
     /// of `value` where that is not UTF-8. They are null where the record has none. A field of the value with the same name
     /// takes precedence. Fewer columns are faster; `[]` makes none.
     pub metadata: Vec<Metadata>,
-    /// How much is read ahead, at most, for each task.
+    /// How much is read ahead for each task. When less is there, up to as much again is asked for at once. More helps where
+    /// the brokers are far away: about as much comes in one round trip. A record that is larger comes all the same.
     pub read_ahead: ByteSize,
     /// TLS, if the brokers want it. `{}` is enough where their certificates are signed by an authority that this machine
     /// trusts.
@@ -158,7 +159,7 @@ impl Default for KafkaSource {
             csv: CsvOptions::default(),
             key_format: KeyFormat::default(),
             metadata: Metadata::ALL.to_vec(),
-            read_ahead: ByteSize(16 << 20),
+            read_ahead: ByteSize(1 << 20),
             tls: None,
             sasl: None,
             properties: Properties::new(),

@@ -7,19 +7,21 @@ use std::time::{Duration, Instant};
 use acequia_connector_api::BatchLimits;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::chunk::{Chunk, Wanted};
+use super::messages::{Incoming, Message, Signal};
 use super::rebalance::Events;
-use super::state::{Begin, Partition};
+use super::state::{Begin, Partition, partition_name};
+use crate::blocking::close;
 
 pub(super) type Consuming = BaseConsumer<Events>;
 
-/// How long a poll waits: as long as the source's end may go unseen.
+/// How long the thread waits for something to come: as long as the source's end may go unseen.
 const POLL: Duration = Duration::from_millis(50);
 /// How long the thread waits for room before it has the partitions paused. Pausing throws away what was read ahead, so it
 /// is not for the usual short waits.
@@ -33,11 +35,15 @@ pub(super) type Bounded = Vec<(String, i32, i64)>;
 /// What the source keeps of a consumer. The consumer itself belongs to its thread.
 pub(super) struct Member {
     pub(super) consumer: Weak<Consuming>,
+    /// Has the thread look around.
+    pub(super) signal: Arc<Signal>,
     /// Resolves when the thread has ended.
     pub(super) ended: oneshot::Receiver<()>,
 }
 
 pub(super) struct Poller {
+    /// Dropped before the consumer.
+    incoming: Incoming,
     consumer: Arc<Consuming>,
     chunks: mpsc::Sender<Chunk>,
     limits: BatchLimits,
@@ -49,8 +55,8 @@ pub(super) struct Poller {
     since: Option<Instant>,
     /// For each partition of the chunk where it ends.
     ends: Vec<i64>,
-    /// The partition of the last record.
-    turn: usize,
+    /// The topic, the number and the index of the partition of the last record.
+    turn: Option<(usize, i32, usize)>,
     /// [`Events::changes`] when a record was last taken.
     changes: u64,
     /// The chunk's partitions before this one are of a time before partitions came or went.
@@ -64,16 +70,20 @@ pub(super) struct Poller {
 
 /// Start the thread.
 pub(super) fn start(
-    consumer: Consuming,
+    mut consumer: Consuming,
     chunks: mpsc::Sender<Chunk>,
     limits: BatchLimits,
     wanted: Wanted,
     bounded: Option<Bounded>,
 ) -> std::io::Result<Member> {
+    let inbox = consumer.context().inbox.clone();
+    let signal = inbox.signal.clone();
+    let incoming = Incoming::open(&mut consumer, inbox);
     let consumer = Arc::new(consumer);
     let weak = Arc::downgrade(&consumer);
     let (end, ended) = oneshot::channel();
     let poller = Poller {
+        incoming,
         consumer,
         chunks,
         limits,
@@ -83,7 +93,7 @@ pub(super) fn start(
         chunk: Chunk::default(),
         since: None,
         ends: Vec::new(),
-        turn: 0,
+        turn: None,
         changes: 0,
         first: 0,
         open: 0,
@@ -94,7 +104,7 @@ pub(super) fn start(
         poller.run();
         drop(end);
     })?;
-    Ok(Member { consumer: weak, ended })
+    Ok(Member { consumer: weak, signal, ended })
 }
 
 impl Poller {
@@ -103,57 +113,95 @@ impl Poller {
     }
 
     fn run(mut self) {
-        if let Some(bounded) = self.bounded.take()
-            && !self.begin_bounded(bounded)
-        {
-            return self.wait_for_close();
-        }
         let consumer = self.consumer.clone();
+        let begun = self.bounded.take().is_none_or(|bounded| self.begin_bounded(bounded));
+        if begun {
+            self.read(&consumer);
+        } else {
+            self.wait_for_close(&consumer);
+        }
+        // Takes it out of the group.
+        close(&consumer);
+    }
+
+    fn read(&mut self, consumer: &Consuming) {
         while !self.events().shared.is_closing() {
-            let wait = if self.since.is_some() { self.limits.wait.0.min(POLL) } else { POLL };
-            let got = self.poll(&consumer, wait);
-            if self.is_due(got) && !self.hand_over() {
-                break;
+            let got = self.poll(consumer);
+            if self.is_due() && !self.hand_over() {
+                return;
             }
             if self.finished {
                 self.finish();
-                return self.wait_for_close();
+                return self.wait_for_close(consumer);
+            }
+            if !got {
+                self.ask_in_trouble();
+                let due = self.since.map(|since| self.limits.wait.0.saturating_sub(since.elapsed()));
+                self.incoming.wait(due.unwrap_or(POLL).min(POLL));
             }
         }
-        // Closing the consumer takes it out of the group.
     }
 
-    fn wait_for_close(self) {
+    fn wait_for_close(&self, consumer: &Consuming) {
         while !self.events().shared.is_closing() && !self.chunks.is_closed() {
-            // Serves what librdkafka has to say.
-            let _ = self.consumer.poll(POLL);
+            self.serve(consumer);
+            self.incoming.wait(POLL);
         }
     }
 
-    /// One poll. It may run the rebalance callback. Returns whether it brought a message.
-    fn poll(&mut self, consumer: &Consuming, most: Duration) -> bool {
-        match consumer.poll(most) {
-            Some(Ok(message)) => {
-                self.take(&message);
-                return true;
+    /// Take the messages that have come, as many as have room in the chunk, and then all else that has come. Returns whether
+    /// there were messages.
+    ///
+    /// In this order: what was taken before partitions come or go is in the chunk by then.
+    fn poll(&mut self, consumer: &Consuming) -> bool {
+        let rows = self.limits.rows.max(1).saturating_sub(self.chunk.len());
+        let bytes = self.limits.bytes.as_usize().saturating_sub(self.chunk.bytes());
+        let messages = self.incoming.take(rows, bytes);
+        for message in &messages {
+            match message.error() {
+                None => self.take(message),
+                Some(RDKafkaErrorCode::PartitionEOF) => self.reached_end(message.partition()),
+                Some(code @ RDKafkaErrorCode::Fatal) => self.note(&KafkaError::MessageConsumptionFatal(code)),
+                Some(_) => {}
             }
-            Some(Err(KafkaError::PartitionEOF(number))) => self.reached_end(number),
-            // The callback has it, with its reason.
-            Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
-                self.events().shared.fail(format!("the consumer can't go on: {code}"));
-            }
-            Some(Err(_)) => {}
-            None => self.ask_in_trouble(),
         }
-        false
+        self.serve(consumer);
+        !messages.is_empty()
     }
 
-    fn take(&mut self, message: &BorrowedMessage<'_>) {
+    /// See to what is no message. It may run the rebalance callback.
+    fn serve(&self, consumer: &Consuming) {
+        loop {
+            match consumer.poll(Duration::ZERO) {
+                // Messages do not come here. Were it ever not so, none must be lost.
+                Some(Ok(message)) => {
+                    let name = partition_name(message.topic(), message.partition());
+                    self.events().shared.fail(format!("a message of {name} came astray"));
+                }
+                Some(Err(error)) => self.note(&error),
+                // Also what a callback got is nothing.
+                None => {}
+            }
+            if !self.incoming.has_events() {
+                return;
+            }
+        }
+    }
+
+    fn note(&self, error: &KafkaError) {
+        // The callback has it, with its reason.
+        if let KafkaError::MessageConsumptionFatal(code) = error {
+            self.events().shared.fail(format!("the consumer can't go on: {code}"));
+        }
+    }
+
+    fn take(&mut self, message: &Message) {
         let changes = self.events().changes.load(Ordering::Acquire);
         if changes != self.changes {
             // A partition that went and came back is another one.
             self.changes = changes;
             self.first = self.chunk.partitions.len();
+            self.turn = None;
         }
         let Some(index) = self.index_of(message) else { return };
         let Some(end) = self.ends.get(index).copied() else { return };
@@ -175,14 +223,14 @@ impl Poller {
     }
 
     /// Which of the chunk's partitions a message is of; none if it is no longer this member's.
-    fn index_of(&mut self, message: &BorrowedMessage<'_>) -> Option<usize> {
-        let (topic, number) = (message.topic(), message.partition());
-        let is = |partition: &Partition| partition.number == number && partition.topic == topic;
-        let partitions = &self.chunk.partitions;
-        if self.turn >= self.first && partitions.get(self.turn).is_some_and(|(partition, _)| is(partition)) {
-            return Some(self.turn);
+    fn index_of(&mut self, message: &Message) -> Option<usize> {
+        let (id, number) = (message.topic_id(), message.partition());
+        if let Some((_, _, index)) = self.turn.filter(|turn| (turn.0, turn.1) == (id, number)) {
+            return Some(index);
         }
-        let found = partitions.iter().skip(self.first).position(|(partition, _)| is(partition));
+        let topic = message.topic();
+        let is = |partition: &Partition| partition.number == number && partition.topic == topic;
+        let found = self.chunk.partitions.iter().skip(self.first).position(|(partition, _)| is(partition));
         let index = match found {
             Some(index) => self.first + index,
             None => {
@@ -193,19 +241,15 @@ impl Poller {
                 self.chunk.partitions.len() - 1
             }
         };
-        self.turn = index;
+        self.turn = Some((id, number, index));
         Some(index)
     }
 
-    /// Whether the chunk is full, or has waited long enough. `got`: a message has just come.
-    fn is_due(&self, got: bool) -> bool {
+    /// Whether the chunk is full, or has waited long enough.
+    fn is_due(&self) -> bool {
         let rows = self.chunk.len();
-        if rows >= self.limits.rows.max(1) || self.chunk.bytes() >= self.limits.bytes.as_usize() {
-            return true;
-        }
-        // The clock is not read for every record of a fast stream.
-        let look = rows > 0 && (!got || rows < 64 || rows.is_multiple_of(64));
-        look && self.since.is_some_and(|since| since.elapsed() >= self.limits.wait.0)
+        let full = rows >= self.limits.rows.max(1) || self.chunk.bytes() >= self.limits.bytes.as_usize();
+        full || (rows > 0 && self.since.is_some_and(|since| since.elapsed() >= self.limits.wait.0))
     }
 
     /// Pass the chunk on, and begin another. False if no one takes it.
@@ -217,6 +261,7 @@ impl Poller {
         } else {
             self.ends.clear();
             self.first = 0;
+            self.turn = None;
         }
         let chunk = std::mem::replace(&mut self.chunk, next);
         self.since = None;
@@ -254,7 +299,9 @@ impl Poller {
                     }
                     // What was in the queue already is taken, but not without bound.
                     if self.chunk.len() < self.limits.rows {
-                        self.poll(&consumer, Duration::ZERO);
+                        self.poll(&consumer);
+                    } else {
+                        self.serve(&consumer);
                     }
                 }
             }
@@ -310,6 +357,7 @@ impl Poller {
             self.finish();
             return false;
         }
+        events.inbox.collect(&consumer, &partitions);
         if let Err(error) = consumer.assign(&list) {
             events.shared.fail(format!("the partitions can't be read: {error}"));
             return false;

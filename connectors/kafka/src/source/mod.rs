@@ -1,6 +1,6 @@
 //! The `kafka` source: the records of one or more topics, as a member of a consumer group.
 //!
-//! A thread for each task polls librdkafka and copies records into chunks ([`member`]); a task beside it decodes a chunk
+//! A thread for each task takes messages from librdkafka ([`messages`]) and copies them into chunks ([`member`]); a task beside it decodes a chunk
 //! to a batch ([`rows`]); the source ([`reader`]) hands the batches out and keeps the position. What the three share, and
 //! what happens when partitions come and go, is in [`state`] and [`rebalance`].
 //!
@@ -15,6 +15,7 @@ mod chunk;
 mod config;
 mod connect;
 mod member;
+mod messages;
 mod reader;
 mod rebalance;
 mod rows;

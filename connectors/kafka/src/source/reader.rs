@@ -24,7 +24,7 @@ use super::rebalance::Events;
 use super::rows::{Decoded, Rows, Shape};
 use super::start::{From as StartFrom, Plan};
 use super::state::{Partition, Problem, Shared};
-use crate::blocking::blocking;
+use crate::blocking::{Apart, blocking};
 use crate::clock::Clock;
 use crate::offsets::{ConsumerOffsets, GroupOffsets};
 
@@ -34,6 +34,11 @@ const GLANCE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long closing waits for the consumers to leave their group; the engine gives it a second.
 const CLOSE: Duration = Duration::from_millis(900);
+/// Bytes of one fetch: librdkafka takes no less than its `message.max.bytes`, and no more than this by itself.
+const FETCH_LEAST: u64 = 1_000_000;
+const FETCH_MOST: u64 = 50 << 20;
+/// What librdkafka takes of one partition at once by itself.
+const FETCH_PARTITION: u64 = 1 << 20;
 /// librdkafka's default of `max.poll.interval.ms`.
 const POLL_INTERVAL: u64 = 300_000;
 
@@ -89,7 +94,8 @@ impl Reader {
         let (topics, shares) = {
             let (config, plan, client, make) = (config.clone(), plan.clone(), client.clone(), make.clone());
             blocking(move || {
-                let consumer = make(0, &plan, &client)?;
+                // It takes its time to close.
+                let consumer = Apart::new(make(0, &plan, &client)?);
                 let topics = connect::select(&config, connect::topics(&consumer)?)?;
                 let shares = match config.until {
                     Some(_) => Some(connect::bounded(&consumer, &topics, tasks)?),
@@ -172,6 +178,9 @@ impl Reader {
 
     fn leave(&mut self) {
         self.shared.close();
+        for member in &self.members {
+            member.signal.raise();
+        }
         self.batches.close();
         self.decoders.abort_all();
     }
@@ -203,6 +212,9 @@ async fn decode(mut rows: Rows, mut input: mpsc::Receiver<Chunk>, output: mpsc::
 fn client_config(config: &KafkaSource, context: &Context) -> Result<ClientConfig, ConnectorError> {
     let group = config.group(context);
     let read_ahead = (config.read_ahead.0 / 1024).to_string();
+    // The brokers send a batch that is larger all the same, if it is the first one.
+    let fetch = config.read_ahead.0.clamp(FETCH_LEAST, FETCH_MOST).to_string();
+    let share = config.read_ahead.0.clamp(FETCH_LEAST, FETCH_PARTITION).to_string();
     let mut defaults = vec![
         ("group.id", group.as_str()),
         ("enable.auto.commit", "false"),
@@ -218,6 +230,9 @@ fn client_config(config: &KafkaSource, context: &Context) -> Result<ClientConfig
         ("heartbeat.interval.ms", "1000"),
         ("queued.min.messages", "1000000"),
         ("queued.max.messages.kbytes", &read_ahead),
+        // A queue below its limit gets one fetch more. By itself librdkafka takes up to 50 MiB at once, from each broker.
+        ("fetch.max.bytes", &fetch),
+        ("fetch.message.max.bytes", &share),
     ];
     if config.pattern.is_some() {
         // Kafka's own topics.

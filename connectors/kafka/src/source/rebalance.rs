@@ -13,6 +13,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use super::messages::Inbox;
 use super::start::{self, Plan};
 use super::state::{Begin, Shared, Waited, partition_name};
 
@@ -33,6 +34,8 @@ pub(super) struct Events {
     pub(super) patience: Duration,
     /// Counts the times that partitions came or went.
     pub(super) changes: AtomicU64,
+    /// Where the messages of its partitions go.
+    pub(super) inbox: Arc<Inbox>,
     /// What the last connection died of; `all brokers are down` alone helps no one.
     cause: Mutex<Option<Cause>>,
     lines: Mutex<[(Option<Instant>, u32); 8]>,
@@ -62,6 +65,7 @@ impl Events {
             brokers,
             patience,
             changes: AtomicU64::new(0),
+            inbox: Arc::default(),
             cause: Mutex::default(),
             lines: Mutex::default(),
             suppressed: AtomicU32::new(0),
@@ -90,6 +94,7 @@ impl Events {
         let partitions = partitions_of(list);
         let names = names_of(&partitions);
         self.shared.seize(self.member, &names);
+        self.inbox.collect(consumer, &partitions);
         // Without a beginning they are assigned all the same, or the group would wait for this member; what comes of them is
         // ignored, and the source is about to start again.
         let Some(begins) = self.begin(consumer, &partitions) else { return };
