@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use acequia_connector_api::{Batch, ConnectorError, Event, Kind, Position, Source};
+use acequia_connector_api::{Batch, ConnectorError, Demand, Event, Kind, Position, Source};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -29,6 +29,8 @@ pub(super) struct SourceTask {
     pub(super) commands: mpsc::Receiver<SourceCommand>,
     pub(super) output: mpsc::Sender<Message>,
     pub(super) reports: mpsc::Sender<Report>,
+    /// What it told the source to look at.
+    pub(super) demand: Demand,
     pub(super) counters: Arc<StageCounters>,
     pub(super) status: Arc<PipelineStatus>,
 }
@@ -103,7 +105,8 @@ impl SourceTask {
     async fn send(&mut self, batch: Batch) -> Result<(), RunError> {
         let failed = batch.failed.len() as u64;
         let rows = batch.len() as u64;
-        self.output.send(Message::Batch(batch)).await.map_err(|_| gone())?;
+        let message = Message::Batch(batch, Some(self.demand.pass()));
+        self.output.send(message).await.map_err(|_| gone())?;
         self.counters.add(Counts { rows_in: rows + failed, rows_out: rows, dead: failed, ..Counts::default() });
         self.status.beat();
         if let Some(progress) = self.source.progress() {
