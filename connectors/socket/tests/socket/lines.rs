@@ -76,9 +76,9 @@ async fn a_line_of_ten_megabytes() {
 #[tokio::test]
 async fn batches_keep_to_the_limit_of_rows() {
     let (server, address) = server().await;
-    let config = crate::config(&format!("address = '{address}'"));
+    let config = config(&format!("address = '{address}'"));
     let context = context(Path::new("."), 10);
-    let mut source = acequia_connector_socket::SocketSource::open(&config, &context, None).await.unwrap();
+    let mut source = SocketSource::open(&config, &context, None).await.unwrap();
     let (mut stream, _) = server.accept().await.unwrap();
     // 15 good lines and 10 bad ones, which count as well.
     let text: Vec<u8> = (0..25u8).flat_map(|row| if row < 15 { [b'a' + row, b'\n'] } else { [0xff, b'\n'] }).collect();
