@@ -1,4 +1,6 @@
-//! Resident memory of a daemon.
+//! Resident memory of a daemon, and what pipelines cost that have nothing to do.
+
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -8,51 +10,115 @@ use crate::report::{Line, Section, Unit};
 
 /// What `make run` starts.
 const QUICKSTART: &str = include_str!("../../examples/quickstart/even.toml");
+/// So that it has one row and then nothing to do.
+const RATE: (&str, &str) = ("rows_per_second = 2", "rows_per_second = 0.0001");
 
-/// Rows that each pipeline prints before the memory is looked at.
+/// Rows that each pipeline prints before the memory is looked at; an idle one has no more than one.
 const ROWS: usize = 3;
+/// For how long it is looked at what idle pipelines use; and the time before that, in which the last checkpoint is stored.
+const WATCH: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_secs(3);
+
+struct Case {
+    name: &'static str,
+    pipelines: usize,
+    idle: bool,
+}
+
+const CASES: [Case; 6] = [
+    Case { name: "the quickstart", pipelines: 1, idle: false },
+    Case { name: "3 of it", pipelines: 3, idle: false },
+    Case { name: "100 of it", pipelines: 100, idle: false },
+    Case { name: "1 idle", pipelines: 1, idle: true },
+    Case { name: "100 idle", pipelines: 100, idle: true },
+    Case { name: "1,000 idle", pipelines: 1000, idle: true },
+];
 
 pub(crate) fn measure(daemon: &Daemon, rounds: usize) -> Result<Section> {
     let mut lines = Vec::new();
-    for pipelines in [1, 3, 100] {
-        let (mut all, mut own) = (Vec::new(), Vec::new());
+    for case in &CASES {
+        let mut found = Vec::new();
         for _ in 0..rounds {
-            let (resident, anonymous) = one(daemon, pipelines)?;
-            all.push(resident / f64::from(1 << 20));
-            own.push(anonymous / f64::from(1 << 20));
+            found.push(one(daemon, case).with_context(|| case.name)?);
         }
-        let case = if pipelines == 1 { "the quickstart".to_owned() } else { format!("{pipelines} of it") };
-        lines.push(Line { case, figures: vec![Some(Spread::of(all)), Some(Spread::of(own))] });
+        let spread = |value: fn(&Found) -> f64| Some(Spread::of(found.iter().map(value)));
+        let idle = found.iter().filter_map(|found| found.idle).collect::<Vec<_>>();
+        lines.push(Line {
+            case: case.name.to_owned(),
+            figures: vec![
+                spread(|found| found.resident / f64::from(1 << 20)),
+                spread(|found| found.own / f64::from(1 << 20)),
+                spread(|found| found.started * 1e3),
+                spread(|found| found.starting * 1e3),
+                (!idle.is_empty()).then(|| Spread::of(idle)),
+            ],
+        });
     }
     Ok(Section {
         name: "memory",
         about: format!(
             "Resident memory of a daemon as `make run` starts it, with the admin listener and with compiled code in the cache, after {ROWS} rows a pipeline; \
-             and the part of it that is not code (that, the kernel can drop and read again). Median and extremes of {rounds} runs."
+             and the part of it that is not code (that, the kernel can drop and read again). An idle pipeline is the quickstart with one row and then none. \
+             The time until each pipeline has printed its first row, and the processor time until then; for idle ones, the processor time of {} s without a row, \
+             as milliseconds a second. Median and extremes of {rounds} runs.",
+            WATCH.as_secs()
         ),
         of: "pipelines",
-        columns: vec![("resident", Unit::Mebibytes), ("not code", Unit::Mebibytes)],
+        columns: vec![
+            ("resident", Unit::Mebibytes),
+            ("not code", Unit::Mebibytes),
+            ("first row of each", Unit::Millis),
+            ("processor time for it", Unit::Millis),
+            ("a second of nothing", Unit::Millis),
+        ],
         lines,
     })
 }
 
-fn one(daemon: &Daemon, pipelines: usize) -> Result<(f64, f64)> {
+struct Found {
+    /// Bytes.
+    resident: f64,
+    own: f64,
+    /// Seconds until each has had its first row.
+    started: f64,
+    /// Seconds of processor time until then.
+    starting: f64,
+    /// Milliseconds of processor time a second.
+    idle: Option<f64>,
+}
+
+fn one(daemon: &Daemon, case: &Case) -> Result<Found> {
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let (configs, state) = (folder.path().join("pipelines"), folder.path().join("state"));
     std::fs::create_dir(&configs)?;
-    std::fs::write(configs.join("even0.toml"), QUICKSTART)?;
+    let text = if case.idle { QUICKSTART.replace(RATE.0, RATE.1) } else { QUICKSTART.to_owned() };
+    std::fs::write(configs.join("even0.toml"), &text)?;
     // The first start compiles, which takes more memory for a moment than everything else ever.
     let mut first = daemon.run(&configs, &state, &["--listen", "127.0.0.1:0"], false)?;
     first.line()?;
     first.stop()?;
-    for number in 1..pipelines {
-        std::fs::write(configs.join(format!("even{number}.toml")), QUICKSTART)?;
+    std::fs::remove_file(state.join("acequia.redb"))?;
+    for number in 1..case.pipelines {
+        std::fs::write(configs.join(format!("even{number}.toml")), &text)?;
     }
     let mut running = daemon.run(&configs, &state, &["--listen", "127.0.0.1:0"], false)?;
-    for _ in 0..pipelines * ROWS {
+    let mut started = 0.0;
+    for _ in 0..case.pipelines {
+        started = running.line()?.1;
+    }
+    let starting = running.cpu()?;
+    let rows = if case.idle { 1 } else { ROWS };
+    for _ in case.pipelines..case.pipelines * rows {
         running.line()?;
     }
-    let memory = running.memory()?;
+    let mut idle = None;
+    if case.idle {
+        std::thread::sleep(SETTLE);
+        let (before, begin) = (running.cpu()?, Instant::now());
+        std::thread::sleep(WATCH);
+        idle = Some((running.cpu()? - before) * 1e3 / begin.elapsed().as_secs_f64());
+    }
+    let (resident, own) = running.memory()?;
     running.stop()?;
-    Ok(memory)
+    Ok(Found { resident, own, started, starting, idle })
 }
