@@ -4,10 +4,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+
+/// What the kernel counts processor time in for `/proc`: a hundredth of a second, on every machine that this runs on.
+const TICKS: f64 = 100.0;
 
 /// Where the daemon is, and on which processor it is kept.
 #[derive(Debug)]
@@ -123,6 +126,31 @@ impl Running {
             Ok(kilobytes.trim().parse::<f64>()? * 1024.0)
         };
         Ok(Memory { resident: bytes("VmRSS:")?, own: bytes("RssAnon:")?, peak: bytes("VmHWM:")? })
+    }
+
+    /// Seconds of processor time that all its threads have used so far.
+    pub(crate) fn cpu(&self) -> Result<f64> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(&path).with_context(|| format!("{path} can't be read"))?;
+        // What follows the program's name, which may hold anything; the 14th and 15th field of all.
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Ok(ticks as f64 / TICKS)
+    }
+
+    /// Where its admin listener is, such as `http://127.0.0.1:41234`. Waits until it says so in its log.
+    pub(crate) fn admin(&self) -> Result<String> {
+        const SAYS: &str = "the admin listener is at ";
+        for _ in 0..1000 {
+            let said = self.said();
+            if let Some((_, rest)) = said.split_once(SAYS)
+                && let Some((url, _)) = rest.split_once(char::is_whitespace)
+            {
+                return Ok(url.trim_end_matches(|letter: char| !letter.is_ascii_digit()).to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        bail!("the daemon does not say where its admin listener is: {}", self.said())
     }
 
     /// Tell it to stop.

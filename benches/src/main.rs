@@ -10,10 +10,13 @@ mod cases;
 mod daemon;
 mod engine;
 mod files;
+mod growth;
+mod latency;
 mod machine;
 mod measure;
 mod memory;
 mod pipeline;
+mod plot;
 mod report;
 mod servers;
 mod start;
@@ -28,7 +31,7 @@ use daemon::Daemon;
 use report::Section;
 use servers::Target;
 
-/// Measure what Acequia costs on this machine. Without a section: all but `engine`.
+/// Measure what Acequia costs on this machine. Without a section: all but `engine` and `growth`.
 #[derive(Debug, Parser)]
 #[command(name = "acequia-bench", max_term_width = 100)]
 struct Arguments {
@@ -63,7 +66,22 @@ enum Which {
     },
     /// Time from the start of the process to the first row out.
     Start,
-    /// Resident memory of a daemon with 1, 3 and 100 pipelines, and with three on servers that it starts.
+    /// From a line on a socket to its row in Cassandra, and how batches grow with the load. Starts a Cassandra of its own.
+    Latency {
+        /// Lines whose way is timed.
+        #[arg(long, default_value_t = 600)]
+        lines: usize,
+    },
+    /// How cost grows with the work: pipelines, columns, bytes of a row, distinct words. Not among those that run without a
+    /// section.
+    Growth {
+        /// What grows [default: everything in turn].
+        what: Option<growth::What>,
+        /// Write each curve there, as SVG.
+        #[arg(long, value_name = "DIR")]
+        plots: Option<PathBuf>,
+    },
+    /// Resident memory of a daemon with 1, 3, 100 and 1,000 pipelines, and with three on servers that it starts.
     Memory,
     /// JSON lines from file to file.
     File {
@@ -122,6 +140,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         Which::Boundary,
         Which::Pipeline { rows: 1_000_000_000 },
         Which::Start,
+        Which::Latency { lines: 600 },
         Which::Memory,
         Which::File { rows: 1_000_000 },
         Which::Kafka { rows: 1_000_000 },
@@ -138,11 +157,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut sections = Vec::new();
     for which in chosen {
-        let section = measure(&which, arguments, &daemon)?;
-        if !arguments.json {
-            println!("{section}");
+        for section in measure(&which, arguments, &daemon)? {
+            if !arguments.json {
+                println!("{section}");
+            }
+            sections.push(section);
         }
-        sections.push(section);
     }
     if arguments.json {
         let sections: Vec<_> = sections.iter().map(Section::to_json).collect();
@@ -153,9 +173,13 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn measure(which: &Which, arguments: &Arguments, daemon: &Daemon) -> Result<Section> {
+fn measure(which: &Which, arguments: &Arguments, daemon: &Daemon) -> Result<Vec<Section>> {
     let rounds = |usual: usize| arguments.rounds.unwrap_or(usual).max(1);
-    match which {
+    let section = match which {
+        Which::Growth { what, plots } => {
+            return growth::measure(daemon, *what, rounds(3), plots.as_deref()).context("the growth");
+        }
+        Which::Latency { lines } => return latency::measure(daemon, *lines, rounds(3)).context("the latency"),
         Which::Boundary => boundary::measure(daemon, rounds(15)).context("the boundary"),
         Which::Pipeline { rows } => pipeline::measure(daemon, *rows, rounds(5)).context("the pipelines"),
         Which::Start => start::measure(daemon, rounds(20)).context("the start"),
@@ -166,5 +190,6 @@ fn measure(which: &Which, arguments: &Arguments, daemon: &Daemon) -> Result<Sect
         Which::Influxdb { rows } => servers::measure(daemon, Target::InfluxDb, *rows, rounds(3)).context("influxdb"),
         Which::Bare { .. } => anyhow::bail!("a bare loop is no section"),
         Which::Engine { builds } => engine::measure(daemon, builds, rounds(15)).context("the engine"),
-    }
+    };
+    Ok(vec![section?])
 }

@@ -17,6 +17,10 @@ pub(crate) enum Unit {
     Seconds,
     /// Millions a second.
     MillionsPerSecond,
+    /// So many, of something without a unit.
+    Count,
+    /// Microseconds.
+    Micros,
     /// Mebibytes.
     Mebibytes,
     /// One figure divided by another.
@@ -30,6 +34,8 @@ impl Unit {
             Unit::Millis => "ms",
             Unit::Seconds => "s",
             Unit::MillionsPerSecond => "M/s",
+            Unit::Count => "number",
+            Unit::Micros => "µs",
             Unit::Mebibytes => "MiB",
             Unit::Ratio => "x",
         }

@@ -11,6 +11,7 @@
 
 mod batch;
 mod calendar;
+mod demand;
 mod error;
 mod position;
 mod record;
@@ -23,6 +24,7 @@ mod units;
 
 pub use batch::{Batch, FailedRow, Origin, Segment, base64, format_timestamp, from_base64, row_to_json};
 pub use calendar::{civil_from_days, days_from_civil};
+pub use demand::{Demand, Pass};
 pub use error::{CheckError, ConnectorError, Kind};
 pub use position::Position;
 pub use record::{RECORD, record_column, record_field, without_record};

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::{Batch, CheckError, ConnectorError, Context, Position, RowSchema};
+use crate::{Batch, CheckError, ConnectorError, Context, Demand, Position, RowSchema};
 
 /// What [`Source::next`] brings.
 #[derive(Debug)]
@@ -58,7 +58,8 @@ impl std::fmt::Debug for Handoff {
 /// A running source.
 #[async_trait]
 pub trait Source: Send {
-    /// The next rows; waits while there are none. A batch is as full as [`Context::batch`] says, or the wait is over.
+    /// The next rows; waits while there are none. A batch is as full as [`Context::batch`] says, or the wait is over, or
+    /// the stages behind have nothing to do ([`Source::set_demand`]).
     ///
     /// **Must be cancel safe**: the engine drops the future when a barrier is due or the pipeline stops. Whatever was
     /// taken from outside before that must be in the next batch, and [`Source::position`] must not cover it yet.
@@ -67,6 +68,10 @@ pub trait Source: Send {
     /// [`crate::Kind::Retryable`]: the engine waits and calls again. [`crate::Kind::Failed`]: the pipeline restarts from
     /// its checkpoint.
     async fn next(&mut self) -> Result<Event, ConnectorError>;
+
+    /// Whether the stages behind have nothing to do can be seen here. Called once, before the first `next`; without effect
+    /// on a source that never lets rows wait for more.
+    fn set_demand(&mut self, _demand: Demand) {}
 
     /// Where the source stands after the last batch that `next` returned: opening a source there must bring the row
     /// after it.

@@ -181,7 +181,7 @@ pub struct BatchLimits {
     pub rows: usize,
     /// At most about this many bytes; a single larger row is a batch of its own.
     pub bytes: ByteSize,
-    /// How long the first row of a batch waits for more.
+    /// How long the first row of a batch waits for more, at most: where nothing else is on its way, it need not wait.
     pub wait: Span,
 }
 

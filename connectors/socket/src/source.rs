@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use acequia_connector_api::{Batch, ConnectorError, Context, Event, Position, Source};
+use acequia_connector_api::{Batch, ConnectorError, Context, Demand, Event, Position, Source};
 use acequia_format::{Decoder, Format, FormatOptions, Frame, Framer};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -49,6 +49,7 @@ pub struct SocketSource {
     most_records: usize,
     most_bytes: usize,
     wait: Duration,
+    demand: Demand,
 }
 
 /// What is kept of a connection between two of its chunks.
@@ -128,6 +129,7 @@ impl SocketSource {
             most_records: context.batch.rows.max(1),
             most_bytes: context.batch.bytes.as_usize().max(1),
             wait: context.batch.wait.0,
+            demand: Demand::default(),
         })
     }
 
@@ -242,6 +244,8 @@ impl Source for SocketSource {
                     None if *self.stop.borrow() => return Ok(Event::End),
                     None => return Err(ConnectorError::failed("the task that reads the socket has ended")),
                 },
+                // After everything that has come: what is sent together stays together.
+                () = self.demand.idle(), if self.deadline.is_some() => return Ok(Event::Batch(self.take_batch())),
                 () = until(self.deadline) => return Ok(Event::Batch(self.take_batch())),
                 // Rows first, then the reason why no more come.
                 Ok(()) = self.problem.changed(), if self.deadline.is_none() => {
@@ -266,6 +270,10 @@ impl Source for SocketSource {
                 }
             }
         }
+    }
+
+    fn set_demand(&mut self, demand: Demand) {
+        self.demand = demand;
     }
 
     /// Nothing to go back to: a socket can't be read again. What has been learnt of the columns of JSON rows is kept, so

@@ -17,6 +17,7 @@ use crate::pipeline::status::{Counts, Facts, State as PipelineState, now_millis}
 struct Stage {
     id: String,
     counts: Counts,
+    batches: u64,
     retries: u64,
     replaced: u64,
 }
@@ -34,7 +35,7 @@ type StageMetric = (&'static str, &'static str, fn(&Stage) -> u64);
 /// The row counts are the checkpoint's: they hold across restarts, and go back with the pipeline if it goes back to its last
 /// checkpoint, so that `in + added = out + dropped + dead` can be read off (invariant 3). Prometheus takes a counter that
 /// goes back for one that began anew: around a pipeline's restart its `rate` is too high for one interval.
-const STAGE_METRICS: [StageMetric; 7] = [
+const STAGE_METRICS: [StageMetric; 8] = [
     ("acequia_rows_in_total", "Rows that came to the stage since the pipeline's first start.", |stage| {
         stage.counts.rows_in
     }),
@@ -54,6 +55,7 @@ const STAGE_METRICS: [StageMetric; 7] = [
     ("acequia_rows_dead_total", "Rows that failed in the stage since the pipeline's first start.", |stage| {
         stage.counts.dead
     }),
+    ("acequia_batches_total", "Batches that came to the stage since the daemon's start.", |stage| stage.batches),
     ("acequia_retries_total", "Retries of the same work since the daemon's start.", |stage| stage.retries),
     ("acequia_guest_replacements_total", "Guests replaced after a trap since the daemon's start.", |stage| {
         stage.replaced
@@ -64,7 +66,7 @@ fn snapshot(board: &Board) -> Vec<Pipeline> {
     let pipelines = board.pipelines().into_iter().map(|(name, status)| {
         let stages = status.stages().into_iter().map(|(id, counters)| {
             let (retries, replaced) = counters.troubles();
-            Stage { id, counts: counters.get(), retries, replaced }
+            Stage { id, counts: counters.get(), batches: counters.batches(), retries, replaced }
         });
         Pipeline { name, facts: status.facts(), stages: stages.collect() }
     });

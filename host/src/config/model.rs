@@ -187,7 +187,8 @@ pub struct ErrorsConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeliveryConfig {
-    /// How often position and state are stored while rows flow: the most that a crash can make the source repeat.
+    /// How often position and state are stored while rows flow: the most that a crash can make the source repeat. Less often
+    /// if the plugins' snapshots take more than a tenth of it.
     // Invariant 4: nothing that was confirmed for longer than this is read again.
     pub checkpoint_interval: Span,
     /// How many tasks share the source's partitions. Only 1 for a source that can't be shared out.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use acequia_connector_api::{Batch, FailedRow, RowSchema, record_column, without_record};
+use acequia_connector_api::{Batch, FailedRow, Pass, RowSchema, record_column, without_record};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -211,7 +211,7 @@ impl ChainTask {
                     self.tick(index).await?;
                 },
                 message = self.input.recv() => match message {
-                    Some(Message::Batch(batch)) => self.batch(batch).await?,
+                    Some(Message::Batch(batch, pass)) => self.batch(batch, pass).await?,
                     Some(Message::Barrier(barrier)) => {
                         self.barrier(barrier).await?;
                         if barrier.last {
@@ -224,11 +224,11 @@ impl ChainTask {
         }
     }
 
-    async fn batch(&mut self, mut batch: Batch) -> Result<(), RunError> {
+    async fn batch(&mut self, mut batch: Batch, pass: Option<Pass>) -> Result<(), RunError> {
         let failed = std::mem::take(&mut batch.failed);
         self.dead(SOURCE, failed).await?;
         let (output, failures) = self.chain.apply(batch, 0).await?;
-        self.finish(output, failures).await
+        self.finish(output, failures, pass).await
     }
 
     async fn tick(&mut self, index: usize) -> Result<(), RunError> {
@@ -242,10 +242,15 @@ impl ChainTask {
         let mut failures = vec![(link.id.clone(), failed)];
         let (output, later) = self.chain.apply(output, index + 1).await?;
         failures.extend(later);
-        self.finish(output, failures).await
+        self.finish(output, failures, None).await
     }
 
-    async fn finish(&mut self, mut output: Batch, failures: Vec<(String, Vec<FailedRow>)>) -> Result<(), RunError> {
+    async fn finish(
+        &mut self,
+        mut output: Batch,
+        failures: Vec<(String, Vec<FailedRow>)>,
+        pass: Option<Pass>,
+    ) -> Result<(), RunError> {
         for (stage, failed) in failures {
             self.dead(&stage, failed).await?;
         }
@@ -254,13 +259,15 @@ impl ChainTask {
             return Ok(());
         }
         self.record.settle(&mut output)?;
-        self.forward(&Message::Batch(output)).await
+        self.forward(&Message::Batch(output, pass)).await
     }
 
     async fn barrier(&mut self, barrier: Barrier) -> Result<(), RunError> {
+        let begin = Instant::now();
         let report = Report::Chain {
             number: barrier.number,
             snapshots: self.chain.snapshots().await?,
+            held: begin.elapsed(),
             counts: self.chain.links.iter().map(|link| (link.id.clone(), link.counters.get())).collect(),
         };
         self.reports.send(report).await.map_err(|_| gone())?;

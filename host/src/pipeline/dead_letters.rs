@@ -59,7 +59,7 @@ impl FailureRoute {
                 }
                 let batch = to_batch(&self.pipeline, &rows)
                     .map_err(|error| RunError::new(stage, format!("dead letters can't be made: {error}")))?;
-                Ok(Some(Message::Batch(batch)))
+                Ok(Some(Message::Batch(batch, None)))
             }
         }
     }

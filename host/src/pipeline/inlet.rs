@@ -52,9 +52,9 @@ impl Inlet {
                 continue;
             };
             match lane.input.poll_recv(context) {
-                Poll::Ready(Some(Message::Batch(batch))) => {
+                Poll::Ready(Some(batch @ Message::Batch(..))) => {
                     self.turn = index + 1;
-                    return Poll::Ready(Some(Message::Batch(batch)));
+                    return Poll::Ready(Some(batch));
                 }
                 Poll::Ready(Some(Message::Barrier(barrier))) => {
                     lane.state = LaneState::Held;
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn batch() -> Message {
-        Message::Batch(Batch::of_failures(Vec::new()))
+        Message::Batch(Batch::of_failures(Vec::new()), None)
     }
 
     fn barrier(number: u64) -> Message {
@@ -94,7 +94,7 @@ mod tests {
         let mut out = String::new();
         while let Some(message) = inlet.recv().now_or_never() {
             match message {
-                Some(Message::Batch(_)) => out.push('b'),
+                Some(Message::Batch(..)) => out.push('b'),
                 Some(Message::Barrier(barrier)) => out.push_str(&barrier.number.to_string()),
                 None => {
                     out.push('.');

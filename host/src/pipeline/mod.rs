@@ -16,6 +16,7 @@ mod error;
 mod inlet;
 mod lifecycle;
 mod open;
+mod pace;
 mod run;
 mod setup;
 mod sink;
@@ -32,7 +33,7 @@ pub use setup::{Projection, Setup, TransformFactory};
 
 use std::time::Duration;
 
-use acequia_connector_api::Batch;
+use acequia_connector_api::{Batch, Pass};
 
 /// How long a source or a sink may take to close; then it is dropped.
 const CLOSE: Duration = Duration::from_secs(1);
@@ -40,7 +41,8 @@ const CLOSE: Duration = Duration::from_secs(1);
 /// What flows from stage to stage.
 #[derive(Clone, Debug)]
 enum Message {
-    Batch(Batch),
+    /// With what tells the source that it is on its way, if it comes from there.
+    Batch(Batch, Option<Pass>),
     Barrier(Barrier),
 }
 

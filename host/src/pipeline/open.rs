@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use acequia_connector_api::{Sink, Source};
+use acequia_connector_api::{Demand, Sink, Source};
 use tokio::sync::mpsc;
 
 use super::chain::{Chain, ChainTask, Record};
 use super::dead_letters::FailureRoute;
 use super::error::RunError;
 use super::inlet::Inlet;
+use super::pace::Pace;
 use super::run::{Run, Tasks};
 use super::setup::Setup;
 use super::sink::{Refused, SinkTask};
@@ -208,8 +209,12 @@ impl Run {
             tasks.spawn(&stage.id, sink_task(stage, sink, Inlet::new(lanes), Refused::Fatal).run());
         }
         let (source_commands, commands) = mpsc::channel(4);
+        let demand = Demand::new();
+        let mut source = stages.source;
+        source.set_demand(demand.clone());
         let source = SourceTask {
-            source: stages.source,
+            source,
+            demand,
             commands,
             output: to_chain,
             reports: report,
@@ -232,6 +237,7 @@ impl Run {
             last,
             careful,
             made: 0,
+            pace: Pace::default(),
         }
     }
 }

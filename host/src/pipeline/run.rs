@@ -15,6 +15,7 @@ use super::Barrier;
 use super::chain::ChainCommand;
 use super::error::RunError;
 use super::lifecycle::{Command, ReloadError};
+use super::pace::Pace;
 use super::setup::Setup;
 use super::sink::Committed;
 use super::source::{STAGE as SOURCE, SourceCommand};
@@ -40,8 +41,8 @@ const CAREFUL_CHECKPOINTS: u64 = 2;
 pub(super) enum Report {
     /// The source sent the barrier.
     Source { number: u64, position: Position, handoff: Option<Handoff>, counts: Counts },
-    /// The barrier passed the transforms.
-    Chain { number: u64, snapshots: BTreeMap<String, Vec<u8>>, counts: BTreeMap<String, Counts> },
+    /// The barrier passed the transforms. The snapshots held the rows up for so long.
+    Chain { number: u64, snapshots: BTreeMap<String, Vec<u8>>, held: Duration, counts: BTreeMap<String, Counts> },
     /// Everything before the barrier is safe in this sink.
     Sink { id: String, number: u64, state: Option<Value>, counts: Counts },
     /// The sink in two phases has made everything before the barrier count.
@@ -134,6 +135,7 @@ pub(super) struct Run {
     pub(super) made: u64,
     /// The pipeline's pulse when the last barrier was sent.
     pub(super) pulse: u64,
+    pub(super) pace: Pace,
 }
 
 impl Run {
@@ -171,7 +173,8 @@ impl Run {
         commands: &mut mpsc::Receiver<Command>,
         end: &mut Option<RunEnd>,
     ) -> Result<InTime, RunError> {
-        let mut timer = every(self.setup.delivery.checkpoint_interval.0.max(Duration::from_millis(1)));
+        let interval = self.setup.delivery.checkpoint_interval.0.max(Duration::from_millis(1));
+        let mut timer = every(interval);
         let mut beat = every(BEAT);
         let mut in_flight: Option<InFlight> = None;
         // By when a run that is to end must have done so.
@@ -225,13 +228,13 @@ impl Run {
                         "the rows in flight could not be delivered in time; the pipeline ends at its last checkpoint");
                     return Ok(InTime::No);
                 }
-                _ = beat.tick() => self.status.alive(),
+                _ = beat.tick(), if interval > BEAT => self.status.alive(),
                 _ = timer.tick() => {
                     self.status.alive();
                     if end.is_none() && in_flight.is_none() {
                         if self.status.pulse() == self.pulse {
                             self.status.settled();
-                        } else {
+                        } else if self.pace.allows() {
                             in_flight = Some(self.send_barrier(false).await?);
                         }
                     }
@@ -270,8 +273,9 @@ impl Run {
                 checkpoint.counts.insert(SOURCE.to_owned(), counts);
                 number
             }
-            Report::Chain { number, snapshots, counts } => {
+            Report::Chain { number, snapshots, held, counts } => {
                 checkpoint.snapshots = snapshots;
+                self.pace.held(held);
                 checkpoint.counts.extend(counts);
                 number
             }

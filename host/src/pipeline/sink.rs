@@ -56,7 +56,8 @@ impl SinkTask {
                     }
                 },
                 message = self.input.recv(), if !done => match message {
-                    Some(Message::Batch(batch)) => pending += self.write(&batch).await?,
+                    // The pass is held until it is written: from then on the sink could take another one.
+                    Some(Message::Batch(batch, _pass)) => pending += self.write(&batch).await?,
                     Some(Message::Barrier(barrier)) => {
                         self.flush(barrier, &mut pending).await?;
                         if self.two_phase && !self.commit(barrier).await? {

@@ -1,8 +1,10 @@
 //! The source's task.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
-use acequia_connector_api::{Batch, ConnectorError, Event, Kind, Position, Source};
+use acequia_connector_api::{Batch, ConnectorError, Demand, Event, Kind, Position, Source};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -29,6 +31,8 @@ pub(super) struct SourceTask {
     pub(super) commands: mpsc::Receiver<SourceCommand>,
     pub(super) output: mpsc::Sender<Message>,
     pub(super) reports: mpsc::Sender<Report>,
+    /// What it told the source to look at.
+    pub(super) demand: Demand,
     pub(super) counters: Arc<StageCounters>,
     pub(super) status: Arc<PipelineStatus>,
 }
@@ -103,12 +107,14 @@ impl SourceTask {
     async fn send(&mut self, batch: Batch) -> Result<(), RunError> {
         let failed = batch.failed.len() as u64;
         let rows = batch.len() as u64;
-        self.output.send(Message::Batch(batch)).await.map_err(|_| gone())?;
+        let message = Message::Batch(batch, Some(self.demand.pass()));
+        self.output.send(message).await.map_err(|_| gone())?;
         self.counters.add(Counts { rows_in: rows + failed, rows_out: rows, dead: failed, ..Counts::default() });
         self.status.beat();
         if let Some(progress) = self.source.progress() {
             self.status.set_progress(Some(progress));
         }
+        step_aside().await;
         Ok(())
     }
 
@@ -145,6 +151,22 @@ impl SourceTask {
         self.counters.retry();
         self.status.retrying(STAGE, &message);
     }
+}
+
+/// Let the stages behind have the batch at once, while it is in the processor's cache; another core may go on with this one.
+/// A source that always has rows would else fill its queue first, and so would those of a thousand pipelines: their batches
+/// would be in memory all at the same time, and in no cache any more when their turn comes. (`yield_now` asks the system for
+/// news first, for each batch.)
+async fn step_aside() {
+    let mut aside = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut aside, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
 }
 
 async fn until(at: Option<Instant>) {

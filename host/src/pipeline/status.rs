@@ -53,7 +53,8 @@ impl StageCounters {
         self.dropped.fetch_add(counts.dropped, Ordering::Relaxed);
         self.added.fetch_add(counts.added, Ordering::Relaxed);
         self.dead.fetch_add(counts.dead, Ordering::Relaxed);
-        self.batches.fetch_add(1, Ordering::Relaxed);
+        // A flush counts rows too, and a tick: no batch came then.
+        self.batches.fetch_add(u64::from(counts.rows_in > 0), Ordering::Relaxed);
     }
 
     /// Count a retry of the same work.
@@ -84,6 +85,11 @@ impl StageCounters {
         self.dropped.store(counts.dropped, Ordering::Relaxed);
         self.added.store(counts.added, Ordering::Relaxed);
         self.dead.store(counts.dead, Ordering::Relaxed);
+    }
+
+    /// Batches that came since the daemon's start.
+    pub fn batches(&self) -> u64 {
+        self.batches.load(Ordering::Relaxed)
     }
 
     /// Retries and replacements since the daemon's start.

@@ -238,6 +238,23 @@ fn snapshots_of(
     Ok(snapshots)
 }
 
+/// The transforms that have a snapshot there. Their bytes, which may be many, are not copied.
+fn transforms_of(
+    table: &impl ReadableTable<(&'static str, &'static str), &'static [u8]>,
+    name: &str,
+) -> Result<Vec<String>, Failure> {
+    let mut transforms = Vec::new();
+    for entry in table.range((name, "")..)? {
+        let (key, _) = entry?;
+        let (owner, transform) = key.value();
+        if owner != name {
+            break;
+        }
+        transforms.push(transform.to_owned());
+    }
+    Ok(transforms)
+}
+
 /// The tables, open to be changed.
 struct Change<'t> {
     heads: Table<'t, &'static str, &'static [u8]>,
@@ -266,7 +283,7 @@ impl<'t> Change<'t> {
             None => self.heads.remove(name)?.is_some(),
         };
         let kept = sealed.map(|sealed| sealed.snapshots.as_slice()).unwrap_or_default();
-        for (transform, _) in snapshots_of(&self.snapshots, name)? {
+        for transform in transforms_of(&self.snapshots, name)? {
             if !kept.iter().any(|(kept, _)| *kept == transform) {
                 self.snapshots.remove((name, transform.as_str()))?;
             }

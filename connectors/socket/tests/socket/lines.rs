@@ -1,9 +1,14 @@
 //! What becomes of the bytes.
 
-use acequia_connector_api::{Event, Source};
-use tokio::io::AsyncWriteExt;
+use std::path::Path;
+use std::time::Duration;
 
-use crate::{Seen, context, next, next_batch, open, see, server};
+use acequia_connector_api::{Demand, Event, Source, Span};
+use acequia_connector_socket::SocketSource;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use crate::{Seen, config, context, next, next_batch, open, see, server};
 
 #[tokio::test]
 async fn every_line_is_a_row_or_a_failed_row_with_its_place() {
@@ -71,9 +76,9 @@ async fn a_line_of_ten_megabytes() {
 #[tokio::test]
 async fn batches_keep_to_the_limit_of_rows() {
     let (server, address) = server().await;
-    let config = crate::config(&format!("address = '{address}'"));
-    let context = context(std::path::Path::new("."), 10);
-    let mut source = acequia_connector_socket::SocketSource::open(&config, &context, None).await.unwrap();
+    let config = config(&format!("address = '{address}'"));
+    let context = context(Path::new("."), 10);
+    let mut source = SocketSource::open(&config, &context, None).await.unwrap();
     let (mut stream, _) = server.accept().await.unwrap();
     // 15 good lines and 10 bad ones, which count as well.
     let text: Vec<u8> = (0..25u8).flat_map(|row| if row < 15 { [b'a' + row, b'\n'] } else { [0xff, b'\n'] }).collect();
@@ -97,7 +102,7 @@ async fn a_broken_connection_fails_the_line_that_it_cuts() {
     stream.write_all(b"whole\ncut in the mid").await.unwrap();
     assert_eq!(see(&mut source, 1).await.values(), ["whole"]);
     // Closing with a linger of 0 is a reset.
-    socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(stream);
     let seen = see(&mut source, 1).await;
     let failed = &seen.failed[0];
@@ -121,7 +126,7 @@ async fn dropping_the_future_of_next_loses_nothing() {
     let mut dropped = 0;
     while seen.count() < 20_000 {
         // Far less than the 20 ms that a batch waits, so that most are dropped half full.
-        match tokio::time::timeout(std::time::Duration::from_micros(300), source.next()).await {
+        match timeout(Duration::from_micros(300), source.next()).await {
             Ok(Ok(Event::Batch(batch))) => seen.add(batch),
             Ok(Ok(other)) => panic!("a socket gives rows, not {other:?}"),
             Ok(Err(error)) => assert!(error.is_retryable(), "{error}"),
@@ -146,4 +151,36 @@ async fn one_line_does_not_wait_for_more() {
         let Event::Batch(batch) = next(&mut source).await.unwrap() else { panic!("an end") };
         assert_eq!(batch.len(), 1);
     }
+}
+
+/// With an hour to wait: a batch is handed out when the stages behind have nothing to do, and not before.
+#[tokio::test]
+async fn rows_gather_only_while_others_are_on_their_way() {
+    let (server, address) = server().await;
+    let mut context = context(Path::new("."), 8192);
+    context.batch.wait = Span(Duration::from_secs(3600));
+    let mut source = SocketSource::open(&config(&format!("address = '{address}'")), &context, None).await.unwrap();
+    let demand = Demand::new();
+    source.set_demand(demand.clone());
+    let (mut stream, _) = server.accept().await.unwrap();
+    stream.write_all(b"alone\n").await.unwrap();
+    assert_eq!(see(&mut source, 1).await.values(), ["alone"]);
+    let pass = demand.pass();
+    stream.write_all(b"one\ntwo\n").await.unwrap();
+    // Until both are taken, and then some: nothing comes, however often it is asked.
+    for _ in 0..20 {
+        assert!(
+            timeout(Duration::from_millis(10), source.next()).await.is_err(),
+            "the batch on its way is not waited for"
+        );
+    }
+    stream.write_all(b"three\n").await.unwrap();
+    let waits = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(pass);
+    };
+    let (batch, ()) = tokio::join!(next_batch(&mut source), waits);
+    let mut seen = Seen::default();
+    seen.add(batch);
+    assert_eq!(seen.values(), ["one", "two", "three"]);
 }

@@ -161,6 +161,23 @@ async fn a_pipeline_comes_round_every_second_however_long_its_checkpoint_interva
     rig.stop(pipeline).await;
 }
 
+// Rows stand still for a snapshot: for a tenth of the time, however long one takes.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_takes_long_is_made_less_often() {
+    for (takes, least, most) in [(50, 1000, 1100), (500, 5000, 6500)] {
+        let rig = Rig::new(0, 10)
+            .endless(Duration::from_millis(100))
+            .with("large", Work::SlowSnapshot(Duration::from_millis(takes)));
+        let pipeline = rig.start();
+        rig.next_checkpoints(1).await;
+        let begin = tokio::time::Instant::now();
+        rig.next_checkpoints(10).await;
+        let each = begin.elapsed().as_millis() / 10;
+        assert!((least..=most).contains(&each), "one every {each} ms, if one takes {takes} ms");
+        rig.stop(pipeline).await;
+    }
+}
+
 // invariant 4
 #[tokio::test(start_paused = true)]
 async fn a_completed_pipeline_that_starts_again_does_nothing_more() {

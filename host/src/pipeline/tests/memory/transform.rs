@@ -28,6 +28,8 @@ pub enum Work {
     Trap { at: i64, lost: bool },
     /// Passes rows on, and makes one of its own every so often: its value is -1 less the number of ticks before.
     Tick(Duration),
+    /// Passes rows on; a snapshot takes so long.
+    SlowSnapshot(Duration),
 }
 
 /// A transform as a configuration.
@@ -175,18 +177,21 @@ impl Transform for Running {
             }
             Work::Fail(fails) => without(&batch, fails),
             Work::Trap { at, lost } => self.trap(batch, at, lost)?,
-            Work::Tick(_) => Applied { batch, dropped: 0, added: 0 },
+            Work::Tick(_) | Work::SlowSnapshot(_) => Applied { batch, dropped: 0, added: 0 },
         };
         self.stage.probe.point().await;
         Ok(applied)
     }
 
     fn is_stateful(&self) -> bool {
-        matches!(self.stage.work, Work::Sum | Work::Tick(_))
+        matches!(self.stage.work, Work::Sum | Work::Tick(_) | Work::SlowSnapshot(_))
     }
 
     async fn snapshot(&mut self) -> Result<Option<Vec<u8>>, TransformError> {
         self.stage.probe.point().await;
+        if let Work::SlowSnapshot(long) = self.stage.work {
+            tokio::time::sleep(long).await;
+        }
         let struck = self.stage.snapshots.strike(&format!("snapshot of {}", self.stage.id)).await;
         if let Err(error) = struck {
             (self.sum, self.seen) = (0, 0);
