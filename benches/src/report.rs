@@ -19,6 +19,8 @@ pub(crate) enum Unit {
     MillionsPerSecond,
     /// Mebibytes.
     Mebibytes,
+    /// Millions of things.
+    Millions,
     /// One figure divided by another.
     Ratio,
 }
@@ -31,6 +33,7 @@ impl Unit {
             Unit::Seconds => "s",
             Unit::MillionsPerSecond => "M/s",
             Unit::Mebibytes => "MiB",
+            Unit::Millions => "M",
             Unit::Ratio => "x",
         }
     }

@@ -20,7 +20,8 @@ use crate::daemon::{Daemon, Usage, start};
 use crate::measure::Spread;
 use crate::report::{Line, Section, Unit};
 
-const TOPIC: &str = "rows";
+/// The topic that [`fill`] fills.
+pub(crate) const TOPIC: &str = "rows";
 
 /// Where the rows go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +64,8 @@ struct Scene<'a> {
 impl Scene<'_> {
     /// A pipeline from the topic, with this behind its source, until the topic's end.
     fn pipeline(&self, name: &str, round: usize, rest: &str) -> Result<Usage> {
-        let (broker, file) = (&self.broker, self.folder.join(format!("{name}.toml")));
-        let text = format!(
-            "[source]\ntype = \"kafka\"\nbrokers = [\"{broker}\"]\ntopics = [\"{TOPIC}\"]\ngroup = \"{name}-{round}\"\nformat = \"json\"\n\
-             metadata = []\nuntil = \"end\"\n\n[source.schema]\nvalue = \"int64\"\nsensor = \"text\"\ntime = \"timestamp\"\n\
-             temperature = \"float64\"\nactive = \"boolean\"\n\n{rest}"
-        );
-        std::fs::write(&file, text)?;
+        let file = self.folder.join(format!("{name}.toml"));
+        std::fs::write(&file, format!("{}{rest}", source(&self.broker, &format!("{name}-{round}"))))?;
         let state = self.folder.join("state");
         // Each run from the first row on; the compiled code stays.
         let _ = std::fs::remove_file(state.join("acequia.redb"));
@@ -82,6 +78,15 @@ impl Scene<'_> {
         command.arg("bare").args(arguments);
         start(command, self.folder.join("bare.log"))?.wait()
     }
+}
+
+/// A pipeline's source: the topic until its end.
+pub(crate) fn source(broker: &str, group: &str) -> String {
+    format!(
+        "[source]\ntype = \"kafka\"\nbrokers = [\"{broker}\"]\ntopics = [\"{TOPIC}\"]\ngroup = \"{group}\"\nformat = \"json\"\n\
+         metadata = []\nuntil = \"end\"\n\n[source.schema]\nvalue = \"int64\"\nsensor = \"text\"\ntime = \"timestamp\"\n\
+         temperature = \"float64\"\nactive = \"boolean\"\n\n"
+    )
 }
 
 fn file(scene: &Scene<'_>, rounds: usize) -> Result<Section> {
@@ -215,7 +220,8 @@ fn section(
     })
 }
 
-fn fill(broker: &str, rows: u64) -> Result<()> {
+/// Fill the topic with so many rows.
+pub(crate) fn fill(broker: &str, rows: u64) -> Result<()> {
     let producer: ThreadedProducer<_> = ClientConfig::new()
         .set("bootstrap.servers", broker)
         .set("linger.ms", "20")
