@@ -48,6 +48,8 @@ def run(spark, arguments, rows):
     begin = time.monotonic()
     job(spark, arguments, rows).write.format("noop").mode("overwrite").save()
     seconds = time.monotonic() - begin
+    # Counts come in beside the job.
+    spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
     store = spark._jsparkSession.sharedState().statusStore()
     execution = store.executionsList().last()
     values = store.executionMetrics(execution.executionId())

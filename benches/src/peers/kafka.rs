@@ -43,10 +43,12 @@ consumer.max.partition.fetch.bytes=10485760
 consumer.receive.buffer.bytes=1048576
 ";
 
-/// What the scripts of Kafka's distribution start Java with.
-const JAVA: [&str; 7] = [
-    "-Xms256M",
-    "-Xmx2G",
+/// The heap that the scripts of Kafka's distribution give Kafka Connect, and one that leaves it little.
+const USUAL_HEAP: [&str; 2] = ["-Xms256M", "-Xmx2G"];
+const SMALL_HEAP: [&str; 2] = ["-Xms128M", "-Xmx128M"];
+
+/// What else they start Java with.
+const JAVA: [&str; 5] = [
     "-server",
     "-XX:+UseG1GC",
     "-XX:MaxGCPauseMillis=20",
@@ -82,13 +84,18 @@ pub(super) fn compare(daemon: &Daemon, rows: u64, rounds: usize) -> Result<Compa
         Contestant { name: "Acequia: even-filter", run: Box::new(|round| scene.acequia(round)) },
         Contestant {
             name: "Kafka Connect: JsonConverter, ReplaceField",
-            run: Box::new(|round| scene.connect("parsed", round, PARSED)),
+            run: Box::new(|round| scene.connect("parsed", round, USUAL_HEAP, PARSED)),
         },
         Contestant {
             name: "Kafka Connect: StringConverter, Filter",
-            run: Box::new(|round| scene.connect("text", round, TEXT)),
+            run: Box::new(|round| scene.connect("text", round, USUAL_HEAP, TEXT)),
         },
-        Contestant { name: "Bento: a mapping that deletes", run: Box::new(|round| scene.bento(round)) },
+        Contestant {
+            name: "the same, a heap of 128 MiB",
+            run: Box::new(|round| scene.connect("small", round, SMALL_HEAP, TEXT)),
+        },
+        Contestant { name: "Bento: batches to the end", run: Box::new(|round| scene.bento("batches", round, BATCHES)) },
+        Contestant { name: "Bento: a write for each row", run: Box::new(|round| scene.bento("rows", round, "")) },
     ];
     super::in_turns(contestants, rounds).map(|results| Comparison {
         name: "peers: kafka",
@@ -114,7 +121,7 @@ impl Scene<'_> {
     }
 
     /// A worker with one connector. What is in `more` is the connector's.
-    fn connect(&self, name: &str, round: usize, more: &str) -> Result<Figures> {
+    fn connect(&self, name: &str, round: usize, heap: [&str; 2], more: &str) -> Result<Figures> {
         let (worker, connector) = (self.folder.join("worker.properties"), self.folder.join("sink.properties"));
         let (output, offsets) = (self.output(name), self.folder.join("offsets"));
         std::fs::write(
@@ -138,18 +145,19 @@ impl Scene<'_> {
         )?;
         let logging = self.installed.script("../../tests/servers/kafka/log4j2.properties");
         let mut command = self.installed.command("java")?;
-        command.args(JAVA).arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
+        command.args(heap).args(JAVA).arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
         command.arg("-cp").arg(self.installed.path("connect")?.join("*"));
         command.arg("org.apache.kafka.connect.cli.ConnectStandalone").arg(worker).arg(connector);
         self.peer(command, name, &Expected { step: 1, ordered: true })
     }
 
-    fn bento(&self, round: usize) -> Result<Figures> {
-        let (config, output) = (self.folder.join("bento.yaml"), self.output("bento"));
-        std::fs::write(&config, bento(&self.broker, &format!("bento-{round}"), &output))?;
+    /// What is in `more` comes behind the filter.
+    fn bento(&self, name: &str, round: usize, more: &str) -> Result<Figures> {
+        let (config, output) = (self.folder.join("bento.yaml"), self.output(name));
+        std::fs::write(&config, bento(&self.broker, &format!("{name}-{round}"), more, &output))?;
         let mut command = self.installed.command("bento")?;
         command.arg("run").arg(config);
-        self.peer(command, "bento", &Expected { step: 2, ordered: false })
+        self.peer(command, name, &Expected { step: 2, ordered: false })
     }
 
     /// Where the contestant of this name writes. What an earlier round wrote is gone.
@@ -185,8 +193,13 @@ impl Scene<'_> {
     }
 }
 
-/// Whole batches from the consumer to the file: with a write for each message it takes longer.
-fn bento(broker: &str, group: &str, output: &Path) -> String {
+/// One message for each batch, so that the file is written to in one piece.
+const BATCHES: &str = "    - archive:
+        format: lines
+";
+
+/// Its newer input for Kafka, with batches, and room for many of them at once.
+fn bento(broker: &str, group: &str, more: &str, output: &Path) -> String {
     format!(
         "http:
   enabled: false
@@ -195,10 +208,10 @@ logger:
 input:
   kafka_franz:
     seed_brokers: [{broker}]
-    checkpoint_limit: 100000
-    fetch_max_partition_bytes: 10MiB
     topics: [{TOPIC}]
     consumer_group: {group}
+    checkpoint_limit: 100000
+    fetch_max_partition_bytes: 10MiB
     batching:
       count: 5000
       period: 100ms
@@ -206,9 +219,7 @@ pipeline:
   processors:
     - mapping: |
         root = if this.value % 2 != 0 {{ deleted() }}
-    - archive:
-        format: lines
-output:
+{more}output:
   file:
     path: {}
     codec: lines
