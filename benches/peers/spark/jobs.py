@@ -16,16 +16,12 @@ import time
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import col, pandas_udf, udf
 
-LENGTH, AMPLITUDE, PHASE = 30, 10, 0
-ALPHA = AMPLITUDE / (LENGTH / 2)
 
-
-def triangle(x):
-    y = -AMPLITUDE / 2
-    y += AMPLITUDE * ((x - PHASE) % LENGTH == LENGTH / 2)
-    y += ALPHA * ((x - PHASE) % (LENGTH / 2)) * ((x - PHASE) % LENGTH <= LENGTH / 2)
-    y += (AMPLITUDE - ALPHA * ((x - PHASE) % (LENGTH / 2))) * ((x - PHASE) % LENGTH > LENGTH / 2)
-    return y
+def triangle(x, length=30, amplitude=10):
+    alpha = amplitude / (length / 2)
+    place, half = x % length, x % (length / 2)
+    y = -amplitude / 2 + amplitude * (place == length / 2)
+    return y + alpha * half * (place <= length / 2) + (amplitude - alpha * half) * (place > length / 2)
 
 
 def function(kind):

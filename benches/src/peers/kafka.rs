@@ -43,9 +43,9 @@ consumer.max.partition.fetch.bytes=10485760
 consumer.receive.buffer.bytes=1048576
 ";
 
-/// The heap that the scripts of Kafka's distribution give Kafka Connect, and one that leaves it little.
+/// The heap that the scripts of Kafka's distribution give Kafka Connect, and a small one: with 128 MiB it does not start.
 const USUAL_HEAP: [&str; 2] = ["-Xms256M", "-Xmx2G"];
-const SMALL_HEAP: [&str; 2] = ["-Xms128M", "-Xmx128M"];
+const SMALL_HEAP: [&str; 2] = ["-Xms256M", "-Xmx256M"];
 
 /// What else they start Java with.
 const JAVA: [&str; 5] = [
@@ -91,7 +91,7 @@ pub(super) fn compare(daemon: &Daemon, rows: u64, rounds: usize) -> Result<Compa
             run: Box::new(|round| scene.connect("text", round, USUAL_HEAP, TEXT)),
         },
         Contestant {
-            name: "the same, a heap of 128 MiB",
+            name: "the same, a heap of 256 MiB",
             run: Box::new(|round| scene.connect("small", round, SMALL_HEAP, TEXT)),
         },
         Contestant { name: "Bento: batches to the end", run: Box::new(|round| scene.bento("batches", round, BATCHES)) },

@@ -33,7 +33,7 @@ impl Job {
         match self {
             Job::Kafka => 1_000_000,
             Job::Rate => 2_000_000_000,
-            Job::Triangle => 200_000_000,
+            Job::Triangle => 100_000_000,
             Job::File => 3_000_000,
         }
     }
