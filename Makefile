@@ -16,7 +16,7 @@ MINUTES ?= 10
 CHAOS_SEEDS ?= 1,2,3
 CHAOS_MINUTES ?= 10
 
-.PHONY: help run test chaos build native plugins servers check fmt fuzz bench deb docs services-up services-down clean
+.PHONY: help run test chaos build native plugins servers check fmt fuzz bench peers bench-peers deb docs services-up services-down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | awk '{ name = $$1; $$1 = ""; printf "%-15s%s\n", name, $$0 }' 
@@ -74,6 +74,12 @@ fuzz: native ## Look for inputs that break what outsiders control, SECONDS=10 fo
 
 bench: build servers ## Measure: the host-guest boundary, whole pipelines, start, memory, real servers
 	"$(OUT)/release/acequia-bench"
+
+peers: servers ## Install what bench-peers compares with: Kafka Connect, Spark, Bento, polars, jq
+	benches/peers/install.sh install
+
+bench-peers: build peers ## Measure the same jobs with Kafka Connect, Bento, Spark, jq and polars
+	"$(OUT)/release/acequia-bench" peers
 
 deb: build ## Build the Debian package
 	packaging/build-deb.sh "$(OUT)/release/acequia" "$(OUT)/plugins" examples "$(OUT)"

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 /// What the kernel counts processor time in for `/proc`: a hundredth of a second, on every machine that this runs on.
 const TICKS: f64 = 100.0;
@@ -83,6 +83,13 @@ impl Daemon {
         start(command, scratch.join("version.log"))?.wait()
     }
 
+    /// What a state folder holds, as `acequia state inspect --json` says it.
+    pub(crate) fn inspect(&self, state: &Path) -> Result<serde_json::Value> {
+        let output = self.command(false).args(["state", "inspect", "--json", "--state"]).arg(state).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
     fn command(&self, pinned: bool) -> Command {
         if !pinned {
             return Command::new(&self.binary);
@@ -112,7 +119,7 @@ impl Running {
     pub(crate) fn line(&mut self) -> Result<(String, f64)> {
         let mut line = String::new();
         if self.lines.read_line(&mut line)? == 0 {
-            bail!("the daemon printed nothing more: {}", self.said());
+            bail!("the program printed nothing more: {}", self.said());
         }
         Ok((line, self.begin.elapsed().as_secs_f64()))
     }
@@ -159,6 +166,20 @@ impl Running {
         self.reap(true)
     }
 
+    /// Whether it has not ended.
+    pub(crate) fn runs(&self) -> Result<bool> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        Ok(waitid(WaitId::Pid(self.pid()?), options)?.is_none())
+    }
+
+    /// End it where it is: for a program that would go on for ever, and whose stopping is not to be counted.
+    pub(crate) fn kill(mut self) -> Result<Usage> {
+        kill_process(self.pid()?, Signal::KILL)?;
+        let (usage, status) = self.reaped()?;
+        ensure!(libc::WIFSIGNALED(status), "it ended by itself ({status:#x}): {}", self.said());
+        Ok(usage)
+    }
+
     /// Wait until it has ended by itself and in good order.
     pub(crate) fn wait(mut self) -> Result<Usage> {
         self.reap(true)
@@ -174,27 +195,35 @@ impl Running {
             // Its output must not stop it.
             std::io::copy(&mut self.lines, &mut std::io::sink())?;
         }
+        let (usage, status) = self.reaped()?;
+        ensure!(
+            libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
+            "the program failed ({status:#x}): {}",
+            self.said()
+        );
+        Ok(usage)
+    }
+
+    /// Wait for its end, whatever that is: what it used, and the status of `wait4`.
+    fn reaped(&mut self) -> Result<(Usage, i32)> {
         let mut status = 0;
         // SAFETY: `rusage` is plain numbers, for which zero is a value.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
         // SAFETY: both pointers are to locals that live through the call.
         let reaped = unsafe { libc::wait4(self.pid()?.as_raw_nonzero().get(), &raw mut status, 0, &raw mut usage) };
         self.ended = true;
-        ensure!(reaped > 0, "the daemon's end can't be waited for: {}", std::io::Error::last_os_error());
-        ensure!(
-            libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
-            "the daemon failed ({status:#x}): {}",
-            self.said()
-        );
+        ensure!(reaped > 0, "the program's end can't be waited for: {}", std::io::Error::last_os_error());
         let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-        Ok(Usage {
+        let usage = Usage {
             wall: self.begin.elapsed().as_secs_f64(),
             cpu: seconds(usage.ru_utime) + seconds(usage.ru_stime),
             peak: usage.ru_maxrss as f64 * 1024.0,
-        })
+        };
+        Ok((usage, status))
     }
 
-    fn said(&self) -> String {
+    /// What it has said on standard error.
+    pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }

@@ -55,15 +55,17 @@ pub(crate) fn measure(daemon: &Daemon, rows: u64, rounds: usize) -> Result<Secti
     })
 }
 
-/// `{"value":7,"name":"user 7","time":"2020-04-13 12:09:37.768982"}`; returns the size in bytes.
-fn write_input(path: &Path, rows: u64) -> Result<u64> {
+/// `{"value":7,"name":"user 7","time":"2020-04-13 12:09:37.768982"}`: row 7 of the input.
+pub(crate) fn line(row: u64) -> String {
+    let (minute, second, micros) = (row / 60 % 60, row % 60, row % 1_000_000);
+    format!(r#"{{"value":{row},"name":"user {row}","time":"2020-04-13 12:{minute:02}:{second:02}.{micros:06}"}}"#)
+}
+
+/// Lines from row 0 on; returns the size in bytes.
+pub(crate) fn write_input(path: &Path, rows: u64) -> Result<u64> {
     let mut file = BufWriter::new(File::create(path)?);
     for row in 0..rows {
-        let (minute, second, micros) = (row / 60 % 60, row % 60, row % 1_000_000);
-        writeln!(
-            file,
-            r#"{{"value":{row},"name":"user {row}","time":"2020-04-13 12:{minute:02}:{second:02}.{micros:06}"}}"#
-        )?;
+        writeln!(file, "{}", line(row))?;
     }
     file.flush()?;
     Ok(std::fs::metadata(path)?.len())

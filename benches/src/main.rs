@@ -15,6 +15,7 @@ mod latency;
 mod machine;
 mod measure;
 mod memory;
+mod peers;
 mod pipeline;
 mod plot;
 mod report;
@@ -25,13 +26,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum as _};
 
 use daemon::Daemon;
 use report::Section;
 use servers::Target;
 
-/// Measure what Acequia costs on this machine. Without a section: all but `engine` and `growth`.
+/// Measure what Acequia costs on this machine. Without a section: all but `engine`, `growth` and `peers`.
 #[derive(Debug, Parser)]
 #[command(name = "acequia-bench", max_term_width = 100)]
 struct Arguments {
@@ -108,6 +109,17 @@ enum Which {
         #[arg(long, default_value_t = 1_000_000)]
         rows: u64,
     },
+    /// The same jobs by what people use today; `make bench-peers` installs that.
+    Peers {
+        /// What to do [default: all of it].
+        jobs: Vec<peers::Job>,
+        /// Rows of the input [default: what suits the job].
+        #[arg(long)]
+        rows: Option<u64>,
+    },
+    /// A program below a process that counts what it and its children use.
+    #[command(hide = true)]
+    Tree(peers::tree::Tree),
     /// A loop around a driver and nothing else: what the sections above compare with.
     #[command(hide = true)]
     Bare {
@@ -135,6 +147,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(Which::Bare { which }) = &arguments.section {
         return servers::bare::run(which);
     }
+    if let Some(Which::Tree(tree)) = &arguments.section {
+        return peers::tree::run(tree);
+    }
     let daemon = Daemon::find(arguments.daemon.as_deref(), arguments.plugins.as_deref(), arguments.cpu)?;
     let all = [
         Which::Boundary,
@@ -148,6 +163,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         Which::Influxdb { rows: 1_000_000 },
     ];
     let chosen = match &arguments.section {
+        // Each is a table.
+        Some(Which::Peers { jobs, rows }) => {
+            let jobs = if jobs.is_empty() { peers::Job::value_variants() } else { jobs };
+            jobs.iter().map(|job| Which::Peers { jobs: vec![*job], rows: *rows }).collect()
+        }
         Some(which) => vec![which.clone()],
         None => all.to_vec(),
     };
@@ -188,7 +208,11 @@ fn measure(which: &Which, arguments: &Arguments, daemon: &Daemon) -> Result<Vec<
         Which::Kafka { rows } => servers::measure(daemon, Target::File, *rows, rounds(5)).context("kafka"),
         Which::Cassandra { rows } => servers::measure(daemon, Target::Cassandra, *rows, rounds(3)).context("cassandra"),
         Which::Influxdb { rows } => servers::measure(daemon, Target::InfluxDb, *rows, rounds(3)).context("influxdb"),
-        Which::Bare { .. } => anyhow::bail!("a bare loop is no section"),
+        Which::Peers { jobs, rows } => {
+            let [job] = jobs[..] else { anyhow::bail!("a table is of one job") };
+            peers::measure(daemon, job, *rows, rounds(5)).context("the peers")
+        }
+        Which::Bare { .. } | Which::Tree(_) => anyhow::bail!("what counts is no section"),
         Which::Engine { builds } => engine::measure(daemon, builds, rounds(15)).context("the engine"),
     };
     Ok(vec![section?])

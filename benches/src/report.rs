@@ -23,6 +23,8 @@ pub(crate) enum Unit {
     Micros,
     /// Mebibytes.
     Mebibytes,
+    /// Millions of things.
+    Millions,
     /// One figure divided by another.
     Ratio,
 }
@@ -37,6 +39,7 @@ impl Unit {
             Unit::Count => "number",
             Unit::Micros => "µs",
             Unit::Mebibytes => "MiB",
+            Unit::Millions => "M",
             Unit::Ratio => "x",
         }
     }

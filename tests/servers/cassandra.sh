@@ -18,26 +18,6 @@ PYTHON="$CACHE/cassandra-driver-$DRIVER/bin/python"
 
 fill() { copy_jars "$HERE/cassandra/pom.xml"; }
 
-# A virtual environment holds its own path, so this one is made where it will be: `bin/ready` says that it is whole.
-install_driver() {
-    local folder="$CACHE/cassandra-driver-$DRIVER"
-    [ -e "$folder/bin/ready" ] && return
-    need python3 python3
-    need flock util-linux
-    mkdir -p "$CACHE"
-    (
-        flock 9
-        [ -e "$folder/bin/ready" ] && exit
-        rm -rf "$folder"
-        python3 -c 'import ensurepip, venv' 2>/dev/null || debian python3-venv ||
-            die "python3 can't make virtual environments: install that (Debian: apt-get install python3-venv)"
-        python3 -m venv "$folder"
-        "$folder/bin/python" -m pip install -q --disable-pip-version-check -r "$HERE/cassandra/requirements.txt" >&2
-        touch "$folder/bin/ready"
-        say "installed $folder"
-    ) 9>"$folder.lock"
-}
-
 configure() {
     local data="$1" port="$2" storage="$3" users="$4" tls="$5" durable="$6"
     cat <<END
@@ -131,7 +111,7 @@ ready() {
 case "${1:-}" in
     install)
         install_into "cassandra-$VERSION" fill
-        install_driver
+        make_venv "cassandra-driver-$DRIVER" "$HERE/cassandra/requirements.txt"
         ;;
     start) shift; start "$@" ;;
     wait) [ $# = 2 ] || usage; wait_until "$2" 300 ready "$2" ;;

@@ -17,18 +17,9 @@ ORG="${ORG:-my-org}"
 BUCKET="${BUCKET:-streaming}"
 TOKEN="${TOKEN:-my-token}"
 
-need_go() {
-    need go golang-go
-    local version
-    version="$(GOTOOLCHAIN=local go env GOVERSION)"
-    if [ "$(printf '%s\n' go1.24 "$version" | sort -V | head -n1)" != go1.24 ]; then
-        die "go is ${version#go}, and InfluxDB needs 1.24 or newer: install it from https://go.dev/dl"
-    fi
-}
-
 # No release of it is in a registry, so it is built: a Go tool of the module in influxdb/, whose go.sum pins all of it.
 fill() {
-    need_go
+    need_go 1.24 InfluxDB
     need cc gcc libc6-dev
     command -v cargo >/dev/null || die "the command cargo is missing: see https://rustup.rs"
     export GOFLAGS=-buildvcs=false GOWORK=off CGO_ENABLED=1

@@ -74,6 +74,37 @@ copy_jars() {
     mvn -q -B -f "$1" dependency:copy-dependencies -DoutputDirectory="$PWD/libs" -DincludeScope=runtime >&2
 }
 
+# need_go VERSION WHAT: a Go that can build it.
+need_go() {
+    need go golang-go
+    local version
+    version="$(GOTOOLCHAIN=local go env GOVERSION)"
+    if [ "$(printf '%s\n' "go$1" "$version" | sort -V | head -n1)" != "go$1" ]; then
+        die "go is ${version#go}, and $2 needs $1 or newer: install it from https://go.dev/dl"
+    fi
+}
+
+# make_venv FOLDER REQUIREMENTS: CACHE/FOLDER becomes a virtual environment of Python with these packages. One holds its
+# own path, so it is made where it will be: `bin/ready` says that it is whole.
+make_venv() {
+    local folder="$CACHE/$1" requirements="$2"
+    [ -e "$folder/bin/ready" ] && return
+    need python3 python3
+    need flock util-linux
+    mkdir -p "$CACHE"
+    (
+        flock 9
+        [ -e "$folder/bin/ready" ] && exit
+        rm -rf "$folder"
+        python3 -c 'import ensurepip, venv' 2>/dev/null || debian python3-venv ||
+            die "python3 can't make virtual environments: install that (Debian: apt-get install python3-venv)"
+        python3 -m venv "$folder"
+        "$folder/bin/python" -m pip install -q --disable-pip-version-check -r "$requirements" >&2
+        touch "$folder/bin/ready"
+        say "installed $folder"
+    ) 9>"$folder.lock"
+}
+
 # running DATA: the process number of the server there, if it runs. A process that got the number later is not it: the
 # server has its folder in its command line.
 running() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use acequia_tests::servers::{Cassandra, InfluxDb, Kafka};
 use anyhow::{Context as _, Result, ensure};
 
-use super::{TOPIC, lines, source, topics};
+use super::{SCHEMA, TOPIC, lines, source, topics};
 use crate::daemon::{Daemon, Memory};
 
 /// Rows in the topic; each pipeline reads all of them.
@@ -38,14 +38,14 @@ fn one(daemon: &Daemon, kafka: &Kafka, cassandra: &Cassandra, influxdb: &InfluxD
         (
             "cassandra",
             format!(
-                "[[sink]]\ntype = \"cassandra\"\nnodes = [\"{}\"]\nkeyspace = \"bench\"\ntable = \"run{run}\"\n",
+                "{SCHEMA}[[sink]]\ntype = \"cassandra\"\nnodes = [\"{}\"]\nkeyspace = \"bench\"\ntable = \"run{run}\"\n",
                 cassandra.address()
             ),
         ),
         (
             "influxdb",
             format!(
-                "[[sink]]\ntype = \"influxdb\"\nurl = \"{}\"\norg = \"{}\"\nbucket = \"{bucket}\"\ntoken = \"{}\"\n\
+                "{SCHEMA}[[sink]]\ntype = \"influxdb\"\nurl = \"{}\"\norg = \"{}\"\nbucket = \"{bucket}\"\ntoken = \"{}\"\n\
                  measurement = \"bench\"\ntags = [\"sensor\"]\ntime = \"time\"\n",
                 influxdb.url(),
                 influxdb.org(),

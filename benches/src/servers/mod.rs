@@ -18,7 +18,8 @@ use crate::daemon::{Daemon, Usage, start};
 use crate::measure::Spread;
 use crate::report::{Line, Section, Unit};
 
-const TOPIC: &str = "rows";
+/// The topic that [`fill`] fills.
+pub(crate) const TOPIC: &str = "rows";
 
 /// Where the rows go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +41,12 @@ struct Contestant<'a> {
 }
 
 pub(crate) use memory::measure as memory;
+pub(crate) use topics::fill;
 
 pub(crate) fn measure(daemon: &Daemon, target: Target, rows: u64, rounds: usize) -> Result<Section> {
     let kafka = Kafka::start();
     kafka.create_topic(TOPIC, 1, &[]);
-    topics::fill(kafka.address(), TOPIC, rows).context("the topic can't be filled")?;
+    fill(kafka.address(), TOPIC, rows).context("the topic can't be filled")?;
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let scene = Scene { daemon, broker: kafka.address().to_owned(), folder: folder.path(), rows };
     match target {
@@ -54,12 +56,15 @@ pub(crate) fn measure(daemon: &Daemon, target: Target, rows: u64, rounds: usize)
     }
 }
 
+/// The columns with their types, as it goes behind [`source`] for sinks that want more than numbers and texts.
+pub(crate) const SCHEMA: &str = "[source.schema]\nvalue = \"int64\"\nsensor = \"text\"\ntime = \"timestamp\"\n\
+                                 temperature = \"float64\"\nactive = \"boolean\"\n\n";
+
 /// The source of the rows as a pipeline's file has it; `more` are keys of it.
-fn source(broker: &str, group: &str, more: &str) -> String {
+pub(crate) fn source(broker: &str, group: &str, more: &str) -> String {
     format!(
         "[source]\ntype = \"kafka\"\nbrokers = [\"{broker}\"]\ntopics = [\"{TOPIC}\"]\ngroup = \"{group}\"\nformat = \"json\"\n\
-         metadata = []\n{more}\n[source.schema]\nvalue = \"int64\"\nsensor = \"text\"\ntime = \"timestamp\"\n\
-         temperature = \"float64\"\nactive = \"boolean\"\n\n"
+         metadata = []\n{more}\n"
     )
 }
 
@@ -125,6 +130,16 @@ fn file(scene: &Scene<'_>, kafka: &Kafka, rounds: usize) -> Result<Section> {
         },
         Contestant {
             with: 0,
+            name: "the same, every column declared",
+            run: Box::new(|round| {
+                let _ = std::fs::remove_file(&output);
+                let usage = scene.pipeline("declared", round, &format!("{SCHEMA}{transform}"))?;
+                expect(lines(&output)?, scene.rows.div_ceil(2))?;
+                Ok(usage)
+            }),
+        },
+        Contestant {
+            with: 0,
             name: "kafka -> blackhole",
             run: Box::new(|round| scene.pipeline("hole", round, "[[sink]]\ntype = \"blackhole\"\n")),
         },
@@ -134,7 +149,7 @@ fn file(scene: &Scene<'_>, kafka: &Kafka, rounds: usize) -> Result<Section> {
             run: Box::new(|round| copy("at_least_once", round)),
         },
         Contestant {
-            with: 4,
+            with: 5,
             name: "the same, exactly once (beside the line above)",
             run: Box::new(|round| copy("exactly_once", round)),
         },
@@ -153,7 +168,7 @@ fn cassandra(scene: &Scene<'_>, rounds: usize) -> Result<Section> {
     }
     let insert = |table: &str| scene.bare(&["insert", node, &format!("bench.{table}"), &scene.rows.to_string()]);
     let sink = format!(
-        "[[sink]]\ntype = \"cassandra\"\nnodes = [\"{node}\"]\nkeyspace = \"bench\"\ntable = \"acequia\"\nconcurrency = {}\n",
+        "{SCHEMA}[[sink]]\ntype = \"cassandra\"\nnodes = [\"{node}\"]\nkeyspace = \"bench\"\ntable = \"acequia\"\nconcurrency = {}\n",
         bare::CONCURRENCY
     );
     let contestants = vec![
@@ -180,7 +195,7 @@ fn influxdb(scene: &Scene<'_>, rounds: usize) -> Result<Section> {
         influxdb.create_bucket(bucket);
     }
     let sink = format!(
-        "[[sink]]\ntype = \"influxdb\"\nurl = \"{url}\"\norg = \"{org}\"\nbucket = \"acequia\"\ntoken = \"{token}\"\nmeasurement = \"bench\"\n\
+        "{SCHEMA}[[sink]]\ntype = \"influxdb\"\nurl = \"{url}\"\norg = \"{org}\"\nbucket = \"acequia\"\ntoken = \"{token}\"\nmeasurement = \"bench\"\n\
          tags = [\"sensor\"]\ntime = \"time\"\n"
     );
     let contestants = vec![

@@ -15,7 +15,7 @@ use super::rows;
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Write so many rows to partition 0.
-pub(super) fn fill(broker: &str, topic: &str, rows: u64) -> Result<()> {
+pub(crate) fn fill(broker: &str, topic: &str, rows: u64) -> Result<()> {
     let producer: ThreadedProducer<_> = ClientConfig::new()
         .set("bootstrap.servers", broker)
         .set("linger.ms", "20")

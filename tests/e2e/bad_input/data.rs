@@ -164,13 +164,23 @@ fn a_row_that_can_not_be_read_is_a_dead_letter_with_file_and_line() {
         }
         assert_eq!(&lines, dead, "{file}: {letters:?}");
         let arrived = json_lines(&daemon.out(file));
-        assert!(arrived == *rows, "{file}: {}", short(&arrived));
+        assert!(plain(&arrived) == plain(rows), "{file}: {}", short(&arrived));
         let account = Account::of(&status);
         account.check("file", true);
         assert_eq!(account.stage("source").rows_in, (rows.len() + dead.len()) as u64, "{file}: each is counted");
     }
     insta::assert_snapshot!("data", steady(&daemon, &seen));
     assert_eq!(daemon.stop().code, Some(0));
+}
+
+/// Rows of JSON are written as they were read, so their nulls and the type of their column show only in a source's columns.
+fn plain(rows: &[Value]) -> Vec<Vec<(&str, Value)>> {
+    let value = |value: &Value| value.as_f64().map_or_else(|| value.clone(), Value::from);
+    let row = |row: &'_ Value| -> Vec<(&str, Value)> {
+        let fields = row.as_object().unwrap().iter().filter(|(_, value)| !value.is_null());
+        fields.map(|(name, field)| (name.as_str(), value(field))).collect()
+    };
+    rows.iter().map(row).collect()
 }
 
 fn short(rows: &[Value]) -> String {
