@@ -49,7 +49,7 @@ pub(crate) fn measure(daemon: &Daemon, rounds: usize) -> Result<Section> {
     })
 }
 
-const ORDER: [&str; 5] = ["even-filter", "sine-wave", "word-count", "select", "uuid"];
+const ORDER: [&str; 6] = ["even-filter", "sine-wave", "triangle-wave", "word-count", "select", "uuid"];
 
 fn line(runtime: &Runtime, host: &Host, daemon: &Daemon, case: &Case, rounds: usize) -> Result<Line> {
     let rows = case.rows.num_rows();
