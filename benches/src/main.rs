@@ -54,7 +54,10 @@ struct Arguments {
 #[derive(Clone, Debug, Subcommand)]
 enum Which {
     /// A batch through a plugin, beside the same logic in native code.
-    Boundary,
+    Boundary {
+        /// Only these plugins [default: all that are measured].
+        only: Vec<String>,
+    },
     /// Rows a second of whole pipelines, in a daemon on one core.
     Pipeline {
         /// Rows for each run of a pipeline; a hundredth of it where the transform is slow.
@@ -118,7 +121,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let daemon = Daemon::find(arguments.daemon.as_deref(), arguments.plugins.as_deref(), arguments.cpu)?;
     let all = [
-        Which::Boundary,
+        Which::Boundary { only: Vec::new() },
         Which::Pipeline { rows: 1_000_000_000 },
         Which::Start,
         Which::Memory,
@@ -155,7 +158,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 fn measure(which: &Which, arguments: &Arguments, daemon: &Daemon) -> Result<Section> {
     let rounds = |usual: usize| arguments.rounds.unwrap_or(usual).max(1);
     match which {
-        Which::Boundary => boundary::measure(daemon, rounds(15)).context("the boundary"),
+        Which::Boundary { only } => boundary::measure(daemon, only, rounds(15)).context("the boundary"),
         Which::Pipeline { rows } => pipeline::measure(daemon, *rows, rounds(5)).context("the pipelines"),
         Which::Start => start::measure(daemon, rounds(20)).context("the start"),
         Which::Memory => memory::measure(daemon, rounds(3)).context("the memory"),

@@ -5,7 +5,7 @@ mod words;
 use acequia_plugin_sdk::{Aggregate, Error, Nullable, Packed, Reader, Rows, Schema, State, Text, Writer, export};
 use serde::Deserialize;
 
-use words::{Full, Limits, Words};
+use words::{Full, Limits, Spaces, Words};
 
 /// The `config` table.
 #[derive(Debug, Deserialize)]
@@ -68,8 +68,6 @@ pub struct WordCount {
     words: Words,
     /// The batch's words, in the order of their first occurrence.
     touched: Vec<u32>,
-    /// The words of the row at hand.
-    row: Vec<u32>,
 }
 
 /// The version of the snapshot's layout.
@@ -84,7 +82,7 @@ impl Aggregate for WordCount {
         if config.max_words > u32::MAX as usize || config.max_bytes > u32::MAX as usize {
             return Err("`max_words` and `max_bytes` can be at most 4294967295".into());
         }
-        Ok(WordCount { config, words: Words::default(), touched: Vec::new(), row: Vec::new() })
+        Ok(WordCount { config, words: Words::default(), touched: Vec::new() })
     }
 
     fn reads(&self) -> [String; 1] {
@@ -123,25 +121,32 @@ impl WordCount {
             line
         };
         let limits = Limits { words: self.config.max_words, bytes: self.config.max_bytes };
-        let words = &mut self.words;
-        let before = words.len();
-        self.row.clear();
-        let mut find = |word: &[u8]| words.find_or_add(word, limits).map(|word| self.row.push(word));
-        let found = match self.config.split {
-            // Byte by byte is enough: no other character has the byte of a space in it.
-            Split::Space => line.as_bytes().split(|byte| *byte == b' ').try_for_each(&mut find),
-            Split::Whitespace => line.split_whitespace().map(str::as_bytes).try_for_each(&mut find),
-        };
-        if let Err(full) = found {
-            words.truncate(before);
-            return Err(full);
-        }
-        for word in &self.row {
-            if words.count(*word) {
-                self.touched.push(*word);
+        let before = (self.words.len(), self.touched.len());
+        let WordCount { config, words, touched } = self;
+        let counted = each_word(config.split, line, |word| {
+            let word = words.find_or_add(word, limits)?;
+            if words.count(word) {
+                touched.push(word);
             }
+            Ok(())
+        });
+        if counted.is_err() {
+            self.take_back(line, before.0, before.1);
         }
-        Ok(())
+        counted
+    }
+
+    /// As if nothing of the line had been counted, in which there was a word too many. Before it there were so many words,
+    /// and so many touched ones.
+    fn take_back(&mut self, line: &str, words_before: usize, touched_before: usize) {
+        let words = &mut self.words;
+        // Up to the one that found no room; that there is one ends the line early.
+        let _: Result<(), ()> = each_word(self.config.split, line, |word| {
+            words.uncount(words.find(word).ok_or(())?);
+            Ok(())
+        });
+        self.touched.drain(touched_before..).for_each(|word| words.unsee(word));
+        words.truncate(words_before);
     }
 
     fn explain(&self, full: Full) -> String {
@@ -166,6 +171,15 @@ impl WordCount {
             counts.push(self.words.total(word));
         }
         (counts.len() as u32, (texts, counts))
+    }
+}
+
+/// Calls `take` with each word, until there is an error.
+fn each_word<E>(split: Split, line: &str, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    match split {
+        // Byte by byte is enough: no other character has the byte of a space in it.
+        Split::Space => Spaces::new(line.as_bytes()).try_for_each(&mut take),
+        Split::Whitespace => line.split_whitespace().map(str::as_bytes).try_for_each(&mut take),
     }
 }
 
