@@ -120,33 +120,41 @@ impl WordCount {
         } else {
             line
         };
-        let limits = Limits { words: self.config.max_words, bytes: self.config.max_bytes };
-        let before = (self.words.len(), self.touched.len());
-        let WordCount { config, words, touched } = self;
-        let counted = each_word(config.split, line, |word| {
-            let word = words.find_or_add(word, limits)?;
-            if words.count(word) {
-                touched.push(word);
-            }
-            Ok(())
-        });
-        if counted.is_err() {
-            self.take_back(line, before.0, before.1);
+        match self.config.split {
+            // Byte by byte is enough: no other character has the byte of a space in it.
+            Split::Space => self.count_words(Spaces::new(line.as_bytes())),
+            Split::Whitespace => self.count_words(line.split_whitespace().map(str::as_bytes)),
         }
-        counted
     }
 
-    /// As if nothing of the line had been counted, in which there was a word too many. Before it there were so many words,
-    /// and so many touched ones.
-    fn take_back(&mut self, line: &str, words_before: usize, touched_before: usize) {
-        let words = &mut self.words;
-        // Up to the one that found no room; that there is one ends the line early.
-        let _: Result<(), ()> = each_word(self.config.split, line, |word| {
-            words.uncount(words.find(word).ok_or(())?);
-            Ok(())
-        });
-        self.touched.drain(touched_before..).for_each(|word| words.unsee(word));
-        words.truncate(words_before);
+    fn count_words<'a>(&mut self, line: impl Iterator<Item = &'a [u8]> + Clone) -> Result<(), Full> {
+        let limits = Limits { words: self.config.max_words, bytes: self.config.max_bytes };
+        let before = (self.words.len(), self.touched.len());
+        for (place, word) in line.clone().enumerate() {
+            let word = match self.words.find_or_add(word, limits) {
+                Ok(word) => word,
+                Err(full) => {
+                    self.take_back(line.take(place), before);
+                    return Err(full);
+                }
+            };
+            if self.words.count(word) {
+                self.touched.push(word);
+            }
+        }
+        Ok(())
+    }
+
+    /// As if these words had not been counted, before which there were so many words, and so many of them touched.
+    #[cold]
+    fn take_back<'a>(&mut self, counted: impl Iterator<Item = &'a [u8]>, before: (usize, usize)) {
+        for word in counted {
+            if let Some(word) = self.words.find(word) {
+                self.words.uncount(word);
+            }
+        }
+        self.touched.drain(before.1..).for_each(|word| self.words.unsee(word));
+        self.words.truncate(before.0);
     }
 
     fn explain(&self, full: Full) -> String {
@@ -171,15 +179,6 @@ impl WordCount {
             counts.push(self.words.total(word));
         }
         (counts.len() as u32, (texts, counts))
-    }
-}
-
-/// Calls `take` with each word, until there is an error.
-fn each_word<E>(split: Split, line: &str, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-    match split {
-        // Byte by byte is enough: no other character has the byte of a space in it.
-        Split::Space => Spaces::new(line.as_bytes()).try_for_each(&mut take),
-        Split::Whitespace => line.split_whitespace().map(str::as_bytes).try_for_each(&mut take),
     }
 }
 

@@ -1,24 +1,21 @@
 use std::hash::{BuildHasher, Hasher};
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use foldhash::fast::RandomState;
 
 /// Words and their totals. A word is a number, counted up from 0 in the order of first occurrence; its letters are in one
-/// arena. About 26 bytes a word beside its letters, and nothing is allocated for an occurrence.
-#[derive(Default)]
+/// arena. About 28 bytes a word beside its letters, and nothing is allocated for an occurrence.
 pub(crate) struct Words {
-    hasher: DefaultHashBuilder,
-    table: HashTable<u32>,
+    hasher: RandomState,
+    /// A hash table with open addressing: the number of a word plus 1, or 0 where there is none. A word is at the place that
+    /// its hash says, or, if there is another, at the next one that was free. At most half of it is taken.
+    slots: Vec<u32>,
     letters: Vec<u8>,
-    entries: Vec<Entry>,
-    batch: u32,
-}
-
-struct Entry {
-    total: i64,
+    /// Where the letters of each word end, behind a 0.
+    ends: Vec<u32>,
+    totals: Vec<i64>,
     /// The batch in which the word occurred last; 0 is none.
-    seen: u32,
-    /// Where its letters end. They begin where those of the word before end.
-    end: u32,
+    seen: Vec<u32>,
+    batch: u32,
 }
 
 /// Which limit a new word would exceed.
@@ -34,9 +31,23 @@ pub(crate) struct Limits {
     pub bytes: usize,
 }
 
+impl Default for Words {
+    fn default() -> Self {
+        Words {
+            hasher: RandomState::default(),
+            slots: vec![0; 16],
+            letters: Vec::new(),
+            ends: vec![0],
+            totals: Vec::new(),
+            seen: Vec::new(),
+            batch: 0,
+        }
+    }
+}
+
 impl Words {
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.totals.len()
     }
 
     /// The length of all words together.
@@ -45,11 +56,12 @@ impl Words {
     }
 
     pub(crate) fn word(&self, word: u32) -> &[u8] {
-        word_in(&self.entries, &self.letters, word)
+        let word = word as usize;
+        &self.letters[self.ends[word] as usize..self.ends[word + 1] as usize]
     }
 
     pub(crate) fn total(&self, word: u32) -> i64 {
-        self.entries[word as usize].total
+        self.totals[word as usize]
     }
 
     /// From here on, [`Words::count`] says once for each word that it occurs.
@@ -57,73 +69,115 @@ impl Words {
         self.batch = self.batch.wrapping_add(1);
         if self.batch == 0 {
             // Once in four billion batches: no word may look as if it had been seen in one of the new round.
-            self.entries.iter_mut().for_each(|entry| entry.seen = 0);
+            self.seen.fill(0);
             self.batch = 1;
         }
     }
 
     /// The number of a word, if it is known.
     pub(crate) fn find(&self, word: &[u8]) -> Option<u32> {
-        self.find_hashed(hash(&self.hasher, word), word)
+        self.search(word).ok()
     }
 
-    fn find_hashed(&self, hash: u64, word: &[u8]) -> Option<u32> {
-        self.table.find(hash, |other| is_same(self.word(*other), word)).copied()
-    }
-
-    /// The number of a word, which is new or not. A new one has the total 0 until it is counted.
-    pub(crate) fn find_or_add(&mut self, word: &[u8], limits: Limits) -> Result<u32, Full> {
-        let hash = hash(&self.hasher, word);
-        match self.find_hashed(hash, word) {
-            Some(found) => Ok(found),
-            None => self.add(hash, word, limits),
+    /// The number of a word, or the slot for it if it is new.
+    #[inline(always)]
+    fn search(&self, word: &[u8]) -> Result<u32, usize> {
+        let mut slot = self.first_slot(word);
+        loop {
+            match self.slots[slot] {
+                0 => return Err(slot),
+                number if is_same(self.word(number - 1), word) => return Ok(number - 1),
+                _ => slot = self.next_slot(slot),
+            }
         }
     }
 
-    /// A new word. Not inlined, so that the usual way, which only finds, stays small.
+    #[inline(always)]
+    fn first_slot(&self, word: &[u8]) -> usize {
+        let mut hasher = self.hasher.build_hasher();
+        // Without the length, which the `Hash` of a slice adds for what may follow: nothing does.
+        hasher.write(word);
+        hasher.finish() as usize & (self.slots.len() - 1)
+    }
+
+    fn next_slot(&self, slot: usize) -> usize {
+        (slot + 1) & (self.slots.len() - 1)
+    }
+
+    /// The number of a word, which is new or not. A new one has the total 0 until it is counted.
+    #[inline(always)]
+    pub(crate) fn find_or_add(&mut self, word: &[u8], limits: Limits) -> Result<u32, Full> {
+        match self.search(word) {
+            Ok(found) => Ok(found),
+            Err(slot) => self.add(slot, word, limits),
+        }
+    }
+
+    /// A new word. A function of its own, so that the usual way, which only finds, stays small.
     #[inline(never)]
-    fn add(&mut self, hash_of_word: u64, word: &[u8], limits: Limits) -> Result<u32, Full> {
-        if self.entries.len() >= limits.words {
+    fn add(&mut self, slot: usize, word: &[u8], limits: Limits) -> Result<u32, Full> {
+        if self.len() >= limits.words {
             return Err(Full::Words);
         }
         if self.letters.len() + word.len() > limits.bytes {
             return Err(Full::Bytes);
         }
-        let new = self.entries.len() as u32;
-        let Words { hasher, table, letters, entries, .. } = self;
-        table.insert_unique(hash_of_word, new, |other| hash(hasher, word_in(entries, letters, *other)));
-        letters.extend_from_slice(word);
-        entries.push(Entry { total: 0, seen: 0, end: letters.len() as u32 }); // at most `max_bytes`, a u32
+        let new = self.len() as u32;
+        self.slots[slot] = new + 1;
+        self.letters.extend_from_slice(word);
+        self.ends.push(self.letters.len() as u32); // at most `max_bytes`, a u32
+        self.totals.push(0);
+        self.seen.push(0);
+        if self.len() > self.slots.len() / 2 {
+            self.grow();
+        }
         Ok(new)
+    }
+
+    fn grow(&mut self) {
+        let slots = 2 * self.slots.len();
+        // Before there are new ones: they can be found again, and memory is scarce.
+        self.slots = Vec::new();
+        self.slots = vec![0; slots];
+        for word in 0..self.len() as u32 {
+            let mut slot = self.first_slot(self.word(word));
+            while self.slots[slot] != 0 {
+                slot = self.next_slot(slot);
+            }
+            self.slots[slot] = word + 1;
+        }
     }
 
     /// Counts an occurrence. True: the first of this batch.
     pub(crate) fn count(&mut self, word: u32) -> bool {
-        let entry = &mut self.entries[word as usize];
-        entry.total += 1;
-        std::mem::replace(&mut entry.seen, self.batch) != self.batch
+        self.totals[word as usize] += 1;
+        std::mem::replace(&mut self.seen[word as usize], self.batch) != self.batch
     }
 
     /// Takes an occurrence back that was counted in this batch.
     pub(crate) fn uncount(&mut self, word: u32) {
-        self.entries[word as usize].total -= 1;
+        self.totals[word as usize] -= 1;
     }
 
     /// As if the word had not occurred in this batch.
     pub(crate) fn unsee(&mut self, word: u32) {
-        self.entries[word as usize].seen = 0;
+        self.seen[word as usize] = 0;
     }
 
     /// Forgets the words that were added last.
     pub(crate) fn truncate(&mut self, len: usize) {
-        for word in len as u32..self.entries.len() as u32 {
-            let hash = hash(&self.hasher, self.word(word));
-            if let Ok(entry) = self.table.find_entry(hash, |other| *other == word) {
-                entry.remove();
+        // The last one first: no other word was put behind it for want of its slot.
+        for word in (len as u32..self.len() as u32).rev() {
+            let mut slot = self.first_slot(self.word(word));
+            while self.slots[slot] != word + 1 {
+                slot = self.next_slot(slot);
             }
+            self.slots[slot] = 0;
         }
-        self.entries.truncate(len);
-        self.letters.truncate(self.entries.last().map_or(0, |last| last.end as usize));
+        self.ends.truncate(len + 1);
+        self.letters.truncate(self.ends[len] as usize);
+        self.totals.truncate(len);
+        self.seen.truncate(len);
     }
 
     /// Adds a word with its total. False: it is there already, or there is no room at all.
@@ -132,7 +186,7 @@ impl Words {
         let all = Limits { words: u32::MAX as usize, bytes: u32::MAX as usize };
         match self.find_or_add(word, all) {
             Ok(new) if new as usize == before => {
-                self.entries[before].total = total;
+                self.totals[before] = total;
                 true
             }
             _ => false,
@@ -140,21 +194,9 @@ impl Words {
     }
 }
 
-fn word_in<'a>(entries: &[Entry], letters: &'a [u8], word: u32) -> &'a [u8] {
-    let word = word as usize;
-    let start = if word == 0 { 0 } else { entries[word - 1].end };
-    &letters[start as usize..entries[word].end as usize]
-}
-
-/// Without the length, which a slice's own `Hash` adds for what may follow it: nothing does.
-fn hash(hasher: &DefaultHashBuilder, word: &[u8]) -> u64 {
-    let mut hasher = hasher.build_hasher();
-    hasher.write(word);
-    hasher.finish()
-}
-
 /// `one == other`, for short words: those take less time than the call of a function that compares memory, most of all in
 /// WebAssembly, where it goes byte by byte.
+#[inline(always)]
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
@@ -169,6 +211,7 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// What stands between single spaces, as `line.split(|byte| *byte == b' ')` has it, eight bytes at a time.
+#[derive(Clone)]
 pub(crate) struct Spaces<'a> {
     line: &'a [u8],
     /// Where the next word starts. None after the last.
@@ -238,6 +281,24 @@ mod tests {
         }
         let long = b"abcdefghijklmnopqrstuvwxyz  abcdefg hijklmnop ".repeat(3);
         assert!(Spaces::new(&long).eq(long.split(|byte| *byte == b' ')));
+    }
+
+    #[test]
+    fn words_that_are_forgotten_leave_the_others_to_be_found() {
+        let mut words = Words::default();
+        let limits = Limits { words: 3000, bytes: 1 << 20 };
+        let name = |number: u32| format!("w{number}").into_bytes();
+        for kept in 1..=2000 {
+            assert_eq!(words.find_or_add(&name(kept), limits), Ok(kept - 1));
+            // Some that come and go, also while the table grows.
+            (0..kept % 40).for_each(|more| {
+                words.find_or_add(&name(10_000 + more), limits).unwrap();
+            });
+            words.truncate(kept as usize);
+            assert_eq!(words.find(&name(10_000)), None);
+        }
+        assert!((1..=2000).all(|kept| words.find(&name(kept)) == Some(kept - 1)));
+        assert_eq!((words.len(), words.find(b"w0"), words.find(b"")), (2000, None, None));
     }
 
     #[test]
