@@ -1,11 +1,6 @@
-use std::hash::{BuildHasher, Hasher};
-
-use foldhash::fast::RandomState;
-
 /// Words and their totals. A word is a number, counted up from 0 in the order of first occurrence; its letters are in one
 /// arena. About 28 bytes a word beside its letters, and nothing is allocated for an occurrence.
 pub(crate) struct Words {
-    hasher: RandomState,
     /// A hash table with open addressing: the number of a word plus 1, or 0 where there is none. A word is at the place that
     /// its hash says, or, if there is another, at the next one that was free. At most half of it is taken.
     slots: Vec<u32>,
@@ -33,15 +28,7 @@ pub(crate) struct Limits {
 
 impl Default for Words {
     fn default() -> Self {
-        Words {
-            hasher: RandomState::default(),
-            slots: vec![0; 16],
-            letters: Vec::new(),
-            ends: vec![0],
-            totals: Vec::new(),
-            seen: Vec::new(),
-            batch: 0,
-        }
+        Words { slots: vec![0; 16], letters: Vec::new(), ends: vec![0], totals: Vec::new(), seen: Vec::new(), batch: 0 }
     }
 }
 
@@ -76,46 +63,53 @@ impl Words {
 
     /// The number of a word, if it is known.
     pub(crate) fn find(&self, word: &[u8]) -> Option<u32> {
-        self.search(word).ok()
+        self.search(word).checked_sub(1)
     }
 
-    /// The number of a word, or the slot for it if it is new.
-    #[inline(always)]
-    fn search(&self, word: &[u8]) -> Result<u32, usize> {
-        let mut slot = self.first_slot(word);
+    /// What the slot of a word has: its number plus 1, or 0 if it is new. It has few arguments, a plain result, and nothing
+    /// unusual inlined, so that all of it fits a processor's registers: WebAssembly is compiled with less care for that.
+    #[inline(never)]
+    fn search(&self, word: &[u8]) -> u32 {
+        let edges = Edges::of(word);
+        let mut slot = self.first_slot(word, edges);
         loop {
-            match self.slots[slot] {
-                0 => return Err(slot),
-                number if is_same(self.word(number - 1), word) => return Ok(number - 1),
-                _ => slot = self.next_slot(slot),
+            let number = self.slots[slot];
+            if number == 0 || is_same(self.word(number - 1), word, edges) {
+                return number;
             }
+            slot = self.next_slot(slot);
         }
     }
 
-    #[inline(always)]
-    fn first_slot(&self, word: &[u8]) -> usize {
-        let mut hasher = self.hasher.build_hasher();
-        // Without the length, which the `Hash` of a slice adds for what may follow: nothing does.
-        hasher.write(word);
-        hasher.finish() as usize & (self.slots.len() - 1)
+    fn first_slot(&self, word: &[u8], edges: Edges) -> usize {
+        let hash = if word.len() <= SHORT { edges.hash(word.len()) } else { hash_long(word) };
+        hash as usize & (self.slots.len() - 1)
     }
 
     fn next_slot(&self, slot: usize) -> usize {
         (slot + 1) & (self.slots.len() - 1)
     }
 
+    /// The first slot for which `is_it` is true of what it has, from where the word's hash says.
+    fn slot(&self, word: &[u8], is_it: impl Fn(u32) -> bool) -> usize {
+        let mut slot = self.first_slot(word, Edges::of(word));
+        while !is_it(self.slots[slot]) {
+            slot = self.next_slot(slot);
+        }
+        slot
+    }
+
     /// The number of a word, which is new or not. A new one has the total 0 until it is counted.
-    #[inline(always)]
     pub(crate) fn find_or_add(&mut self, word: &[u8], limits: Limits) -> Result<u32, Full> {
         match self.search(word) {
-            Ok(found) => Ok(found),
-            Err(slot) => self.add(slot, word, limits),
+            0 => self.add(word, limits),
+            number => Ok(number - 1),
         }
     }
 
-    /// A new word. A function of its own, so that the usual way, which only finds, stays small.
+    /// A new word.
     #[inline(never)]
-    fn add(&mut self, slot: usize, word: &[u8], limits: Limits) -> Result<u32, Full> {
+    fn add(&mut self, word: &[u8], limits: Limits) -> Result<u32, Full> {
         if self.len() >= limits.words {
             return Err(Full::Words);
         }
@@ -123,6 +117,7 @@ impl Words {
             return Err(Full::Bytes);
         }
         let new = self.len() as u32;
+        let slot = self.slot(word, |number| number == 0);
         self.slots[slot] = new + 1;
         self.letters.extend_from_slice(word);
         self.ends.push(self.letters.len() as u32); // at most `max_bytes`, a u32
@@ -140,10 +135,7 @@ impl Words {
         self.slots = Vec::new();
         self.slots = vec![0; slots];
         for word in 0..self.len() as u32 {
-            let mut slot = self.first_slot(self.word(word));
-            while self.slots[slot] != 0 {
-                slot = self.next_slot(slot);
-            }
+            let slot = self.slot(self.word(word), |number| number == 0);
             self.slots[slot] = word + 1;
         }
     }
@@ -168,10 +160,7 @@ impl Words {
     pub(crate) fn truncate(&mut self, len: usize) {
         // The last one first: no other word was put behind it for want of its slot.
         for word in (len as u32..self.len() as u32).rev() {
-            let mut slot = self.first_slot(self.word(word));
-            while self.slots[slot] != word + 1 {
-                slot = self.next_slot(slot);
-            }
+            let slot = self.slot(self.word(word), |number| number == word + 1);
             self.slots[slot] = 0;
         }
         self.ends.truncate(len + 1);
@@ -194,20 +183,51 @@ impl Words {
     }
 }
 
-/// `one == other`, for short words: those take less time than the call of a function that compares memory, most of all in
-/// WebAssembly, where it goes byte by byte.
+/// A word of at most so many bytes is nothing but its edges.
+const SHORT: usize = 16;
+
+/// The first and the last bytes of a word, which overlap in a short one. Two short words of one length are the same if their
+/// edges are. They save the call of a function that compares memory, which goes byte by byte in WebAssembly.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Edges(u64, u64);
+
+impl Edges {
+    #[inline(always)]
+    fn of(word: &[u8]) -> Self {
+        if let (Some(first), Some(last)) = (word.first_chunk(), word.last_chunk()) {
+            Edges(u64::from_le_bytes(*first), u64::from_le_bytes(*last))
+        } else if let (Some(first), Some(last)) = (word.first_chunk(), word.last_chunk()) {
+            Edges(u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into())
+        } else {
+            let at = |place: usize| word.get(place).copied().map_or(0, u64::from);
+            Edges(at(0) | at(1) << 8, at(2))
+        }
+    }
+
+    /// Nothing here is random: a plugin has no source of it unless its pipeline grants one.
+    #[inline(always)]
+    fn hash(self, length: usize) -> u64 {
+        mix(mix(length as u64, self.0), self.1)
+    }
+}
+
+/// The golden ratio's bits: a product spreads each bit over those above it, and the shift brings these down.
+fn mix(hash: u64, more: u64) -> u64 {
+    let product = (hash ^ more).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ product >> 32
+}
+
+#[inline(never)]
+fn hash_long(word: &[u8]) -> u64 {
+    let (eights, _) = word.as_chunks();
+    let start = Edges::of(word).hash(word.len());
+    eights.iter().fold(start, |hash, eight| mix(hash, u64::from_le_bytes(*eight)))
+}
+
+/// `one == other`, of which the edges are known.
 #[inline(always)]
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    if one.len() != other.len() {
-        return false;
-    }
-    match one.len() {
-        0..4 => one.iter().eq(other),
-        // The first bytes and the last, which overlap.
-        4..=8 => one.first_chunk::<4>() == other.first_chunk() && one.last_chunk::<4>() == other.last_chunk(),
-        9..=16 => one.first_chunk::<8>() == other.first_chunk() && one.last_chunk::<8>() == other.last_chunk(),
-        _ => one == other,
-    }
+fn is_same(one: &[u8], other: &[u8], edges: Edges) -> bool {
+    one.len() == other.len() && Edges::of(one) == edges && (one.len() <= SHORT || one == other)
 }
 
 /// What stands between single spaces, as `line.split(|byte| *byte == b' ')` has it, eight bytes at a time.
@@ -303,14 +323,15 @@ mod tests {
 
     #[test]
     fn words_are_the_same_or_differ_in_any_byte() {
+        let same = |one: &[u8], other: &[u8]| is_same(one, other, Edges::of(other));
         for length in 0..40 {
             let word: Vec<u8> = (0..length).collect();
-            assert!(is_same(&word, &word.clone()));
-            assert!(!is_same(&word, &[&word[..], b"x"].concat()));
+            assert!(same(&word, &word));
+            assert!(!same(&word, &[&word[..], b"x"].concat()));
             for place in 0..word.len() {
                 let mut other = word.clone();
                 other[place] ^= 0x80;
-                assert!(!is_same(&word, &other), "{length} bytes, the one at {place} differs");
+                assert!(!same(&word, &other), "{length} bytes, the one at {place} differs");
             }
         }
     }
