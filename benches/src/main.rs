@@ -10,6 +10,7 @@ mod cases;
 mod daemon;
 mod engine;
 mod files;
+mod instances;
 mod machine;
 mod measure;
 mod memory;
@@ -28,7 +29,7 @@ use daemon::Daemon;
 use report::Section;
 use servers::Target;
 
-/// Measure what Acequia costs on this machine. Without a section: all but `engine`.
+/// Measure what Acequia costs on this machine. Without a section: all but `engine` and `instances`.
 #[derive(Debug, Parser)]
 #[command(name = "acequia-bench", max_term_width = 100)]
 struct Arguments {
@@ -103,6 +104,8 @@ enum Which {
         /// Builds of `even-filter` to compare [default: the bundled one].
         builds: Vec<PathBuf>,
     },
+    /// Until a plugin is ready: compiling it, loading it compiled, making an instance, with and without a pool.
+    Instances,
 }
 
 fn main() -> ExitCode {
@@ -168,5 +171,6 @@ fn measure(which: &Which, arguments: &Arguments, daemon: &Daemon) -> Result<Sect
         Which::Influxdb { rows } => servers::measure(daemon, Target::InfluxDb, *rows, rounds(3)).context("influxdb"),
         Which::Bare { .. } => anyhow::bail!("a bare loop is no section"),
         Which::Engine { builds } => engine::measure(daemon, builds, rounds(15)).context("the engine"),
+        Which::Instances => instances::measure(daemon, rounds(15)).context("the instances"),
     }
 }
