@@ -5,7 +5,7 @@ use std::path::Path;
 use acequia::pipeline::transform::Transform;
 use acequia::plugin::{Host, HostOptions, PluginTransform, StartOptions};
 use acequia_connector_api::{Batch, Origin, RowSchema};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use arrow_array::RecordBatch;
 use tokio::runtime::Runtime;
 
@@ -17,12 +17,19 @@ use crate::report::{Line, Section, Unit};
 /// Rows of a batch. 8192 is what a source makes at most, if nobody says otherwise.
 const SIZES: [usize; 4] = [1, 64, 1024, 8192];
 
-pub(crate) fn measure(daemon: &Daemon, rounds: usize) -> Result<Section> {
+/// `only` names plugins; all, if it is empty.
+pub(crate) fn measure(daemon: &Daemon, only: &[String], rounds: usize) -> Result<Section> {
+    if let Some(unknown) = only.iter().find(|name| !ORDER.contains(&name.as_str())) {
+        bail!("there is no case for `{unknown}`: there are {}", ORDER.join(", "));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let host = Host::new(&HostOptions::default())?;
     let mut lines = Vec::new();
     for size in SIZES {
         for case in cases::all(size)? {
+            if !only.is_empty() && !only.iter().any(|name| name == case.plugin) {
+                continue;
+            }
             let name = format!("{}, {size}", case.plugin);
             lines.push(line(&runtime, &host, daemon, &case, rounds).with_context(|| name.clone())?);
         }
@@ -49,7 +56,7 @@ pub(crate) fn measure(daemon: &Daemon, rounds: usize) -> Result<Section> {
     })
 }
 
-const ORDER: [&str; 5] = ["even-filter", "sine-wave", "word-count", "select", "uuid"];
+const ORDER: [&str; 6] = ["even-filter", "sine-wave", "triangle-wave", "word-count", "select", "uuid"];
 
 fn line(runtime: &Runtime, host: &Host, daemon: &Daemon, case: &Case, rounds: usize) -> Result<Line> {
     let rows = case.rows.num_rows();

@@ -49,6 +49,7 @@ pub(crate) fn all(rows: usize) -> Result<Vec<Case>> {
     Ok(vec![
         case("even-filter", json!({}), &numbers)?,
         case("sine-wave", json!({}), &floats)?,
+        case("triangle-wave", json!({}), &floats)?,
         case("word-count", json!({}), &lines)?,
         case("select", json!({ "drop": ["timestamp"], "rename": { "value": "number" } }), &numbers)?,
         case("uuid", json!({ "from": ["value"] }), &lines)?,
@@ -84,17 +85,8 @@ pub(crate) fn native(case: &Case, output: SchemaRef) -> Result<Native> {
                 Ok(filter_record_batch(batch, &mask(kept))?)
             })
         }
-        "sine-wave" => {
-            let config = parse(&config).map_err(failed)?;
-            let mut plugin = sine_wave::SineWave::configure(config, &schema).map_err(failed)?;
-            Box::new(move |batch| {
-                let values = batch.column(0).as_primitive_opt::<Float64Type>().ok_or_else(missing)?.values();
-                let waves = plugin.map(&mut Rows::new(values.len() as u32), values);
-                let mut columns = batch.columns().to_vec();
-                columns.push(Arc::new(Float64Array::new(waves.into(), None)));
-                Ok(RecordBatch::try_new(output.clone(), columns)?)
-            })
-        }
+        "sine-wave" => adding::<sine_wave::SineWave>(case, output)?,
+        "triangle-wave" => adding::<triangle_wave::TriangleWave>(case, output)?,
         "word-count" => {
             let config = parse(&config).map_err(failed)?;
             let mut plugin = word_count::WordCount::configure(config, &schema).map_err(failed)?;
@@ -123,6 +115,23 @@ pub(crate) fn native(case: &Case, output: SchemaRef) -> Result<Native> {
         }
         other => return Err(anyhow!("there is no native counterpart of {other}")),
     })
+}
+
+/// A plugin that adds a column of numbers made of the first one.
+fn adding<P>(case: &Case, output: SchemaRef) -> Result<Native>
+where
+    P: Map<Reads = f64, Adds = f64> + 'static,
+{
+    let failed = |error: acequia_plugin_sdk::Error| anyhow!("{}: {error}", case.plugin);
+    let config = parse(&case.config.to_string()).map_err(failed)?;
+    let mut plugin = P::configure(config, &Schema { fields: Vec::new(), open: true }).map_err(failed)?;
+    Ok(Box::new(move |batch| {
+        let values = batch.column(0).as_primitive_opt::<Float64Type>().context("the first column is no float")?;
+        let made = plugin.map(&mut Rows::new(values.len() as u32), values.values());
+        let mut columns = batch.columns().to_vec();
+        columns.push(Arc::new(Float64Array::new(made.into(), None)));
+        Ok(RecordBatch::try_new(output.clone(), columns)?)
+    }))
 }
 
 fn mask(kept: Bitmap) -> BooleanArray {
@@ -174,6 +183,7 @@ mod tests {
                 ]),
                 "select" => RowSchema::closed(vec![Field::new("number", ColumnType::Int64, false)]),
                 "sine-wave" => with(&case, Field::new("sin", ColumnType::Float64, false)),
+                "triangle-wave" => with(&case, Field::new("tr", ColumnType::Float64, false)),
                 "uuid" => with(&case, Field::new("id", ColumnType::Text, false)),
                 _ => RowSchema::from_arrow(case.rows.schema_ref()),
             };

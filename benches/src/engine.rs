@@ -13,7 +13,7 @@ use crate::measure::{Contestant, Spread, Time, in_turns};
 use crate::report::{Line, Section, Unit};
 
 #[allow(missing_docs, clippy::all, reason = "generated code")]
-mod bindings {
+pub(crate) mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
         world: "plugin",

@@ -11,6 +11,7 @@ mod daemon;
 mod engine;
 mod files;
 mod growth;
+mod instances;
 mod latency;
 mod machine;
 mod measure;
@@ -32,7 +33,7 @@ use daemon::Daemon;
 use report::Section;
 use servers::Target;
 
-/// Measure what Acequia costs on this machine. Without a section: all but `engine`, `growth` and `peers`.
+/// Measure what Acequia costs on this machine. Without a section: all but `engine`, `instances`, `growth` and `peers`.
 #[derive(Debug, Parser)]
 #[command(name = "acequia-bench", max_term_width = 100)]
 struct Arguments {
@@ -58,7 +59,10 @@ struct Arguments {
 #[derive(Clone, Debug, Subcommand)]
 enum Which {
     /// A batch through a plugin, beside the same logic in native code.
-    Boundary,
+    Boundary {
+        /// Only these plugins [default: all that are measured].
+        only: Vec<String>,
+    },
     /// Rows a second of whole pipelines, in a daemon on one core.
     Pipeline {
         /// Rows for each run of a pipeline; a hundredth of it where the transform is slow.
@@ -131,6 +135,8 @@ enum Which {
         /// Builds of `even-filter` to compare [default: the bundled one].
         builds: Vec<PathBuf>,
     },
+    /// Until a plugin is ready: compiling it, loading it compiled, making an instance, with and without a pool.
+    Instances,
 }
 
 fn main() -> ExitCode {
@@ -152,7 +158,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let daemon = Daemon::find(arguments.daemon.as_deref(), arguments.plugins.as_deref(), arguments.cpu)?;
     let all = [
-        Which::Boundary,
+        Which::Boundary { only: Vec::new() },
         Which::Pipeline { rows: 1_000_000_000 },
         Which::Start,
         Which::Latency { lines: 600 },
@@ -200,7 +206,7 @@ fn measure(which: &Which, arguments: &Arguments, daemon: &Daemon) -> Result<Vec<
             return growth::measure(daemon, *what, rounds(3), plots.as_deref()).context("the growth");
         }
         Which::Latency { lines } => return latency::measure(daemon, *lines, rounds(3)).context("the latency"),
-        Which::Boundary => boundary::measure(daemon, rounds(15)).context("the boundary"),
+        Which::Boundary { only } => boundary::measure(daemon, only, rounds(15)).context("the boundary"),
         Which::Pipeline { rows } => pipeline::measure(daemon, *rows, rounds(5)).context("the pipelines"),
         Which::Start => start::measure(daemon, rounds(20)).context("the start"),
         Which::Memory => memory::measure(daemon, rounds(3)).context("the memory"),
@@ -214,6 +220,7 @@ fn measure(which: &Which, arguments: &Arguments, daemon: &Daemon) -> Result<Vec<
         }
         Which::Bare { .. } | Which::Tree(_) => anyhow::bail!("what counts is no section"),
         Which::Engine { builds } => engine::measure(daemon, builds, rounds(15)).context("the engine"),
+        Which::Instances => instances::measure(daemon, rounds(15)).context("the instances"),
     };
     Ok(vec![section?])
 }

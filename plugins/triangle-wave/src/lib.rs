@@ -61,16 +61,39 @@ fn one_if(condition: bool) -> f64 {
     f64::from(u8::from(condition))
 }
 
-/// Python's `%`: it has the sign of the divisor, where Rust's has that of the dividend.
+/// Python's `%` for a divisor above 0: the rest is never negative, where that of Rust's has the sign of the dividend.
 fn modulo(dividend: f64, divisor: f64) -> f64 {
-    let rest = dividend % divisor;
-    if rest == 0.0 {
-        0.0_f64.copysign(divisor)
-    } else if (rest < 0.0) != (divisor < 0.0) {
-        rest + divisor
+    let quotient = dividend / divisor;
+    let rest = if quotient.abs() < SMALL && is_short(divisor) {
+        // No more than half the divisor away from it, and exact: so is the product of a small number and a short one, and
+        // so is the difference of two numbers that are so close.
+        dividend - to_integer(quotient) * divisor
     } else {
-        rest
-    }
+        slow_rest(dividend, divisor)
+    };
+    // The second addition makes a negative zero a positive one.
+    if rest < 0.0 { rest + divisor } else { rest + 0.0 }
+}
+
+/// Takes ten times as long as all else here. Apart, because the compiler would otherwise do it for every row, and then not use it.
+#[cold]
+#[inline(never)]
+fn slow_rest(dividend: f64, divisor: f64) -> f64 {
+    dividend % divisor
+}
+
+/// Numbers below it have so few digits that a multiple of a short one, so many times it, is exact.
+const SMALL: f64 = (1_u64 << 26) as f64;
+
+/// The lower half of its digits is zero, as it is for every whole number up to 134 million, and for its halves and quarters.
+fn is_short(number: f64) -> bool {
+    number.to_bits() << 38 == 0
+}
+
+/// The integer that is nearest to a small number. Adding 1.5 * 2^52 leaves no room for digits behind the point.
+fn to_integer(number: f64) -> f64 {
+    const POINT: f64 = 6_755_399_441_055_744.0;
+    number + POINT - POINT
 }
 
 export!(TriangleWave as Map);
@@ -116,6 +139,50 @@ mod tests {
         let expected =
             [-4.333333333333332, 5.0, 4.333333333333332, -5.0, 0.0, 0.16666666666666696, 3.666666666666666, -5.0];
         check("{}", &numbers, &expected);
+    }
+
+    #[test]
+    fn the_rest_is_that_of_python_to_the_last_bit() {
+        // As CPython computes it (Objects/floatobject.c, float_rem), for a divisor above 0.
+        let python = |dividend: f64, divisor: f64| {
+            let rest = dividend % divisor;
+            if rest == 0.0 {
+                0.0
+            } else if rest < 0.0 {
+                rest + divisor
+            } else {
+                rest
+            }
+        };
+        let mut state = 1_u64;
+        // Knuth's MMIX: Donald Knuth, The Art of Computer Programming, volume 2, 3.3.4.
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 20
+        };
+        for divisor in
+            [30.0, 15.0, 7.0, 3.5, 1.0, 0.3, 0.15, 0.1, 1e-3, 134_217_727.0, 134_217_729.0, 1e17, 1e300, 1e-310]
+        {
+            let check = |dividend: f64| {
+                for dividend in [dividend, -dividend] {
+                    let (is, expected) = (modulo(dividend, divisor), python(dividend, divisor));
+                    assert_eq!(
+                        is.to_bits(),
+                        expected.to_bits(),
+                        "{dividend:e} % {divisor:e} is {is:e}, not {expected:e}"
+                    );
+                }
+            };
+            [0.0, 1e-320, 1e-20, 1e18, 1e308, f64::MAX].into_iter().for_each(check);
+            for round in 0..20_000 {
+                // Near a multiple of half the divisor, where the quotient's rounding matters; and anywhere.
+                let near = ((random() % (1 << (1 + round % 30))) as f64 / 2.0) * divisor;
+                [near, near.next_up(), near.next_down(), near.next_up().next_up()].into_iter().for_each(check);
+                check(random() as f64 * divisor / (1_u64 << (round % 44)) as f64);
+                check((random() % 1_000_000) as f64);
+            }
+        }
+        assert!(modulo(f64::INFINITY, 30.0).is_nan() && modulo(f64::NAN, 30.0).is_nan());
     }
 
     #[test]

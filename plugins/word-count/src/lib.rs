@@ -5,7 +5,7 @@ mod words;
 use acequia_plugin_sdk::{Aggregate, Error, Nullable, Packed, Reader, Rows, Schema, State, Text, Writer, export};
 use serde::Deserialize;
 
-use words::{Full, Limits, Words};
+use words::{Full, Limits, Spaces, Words};
 
 /// The `config` table.
 #[derive(Debug, Deserialize)]
@@ -68,8 +68,6 @@ pub struct WordCount {
     words: Words,
     /// The batch's words, in the order of their first occurrence.
     touched: Vec<u32>,
-    /// The words of the row at hand.
-    row: Vec<u32>,
 }
 
 /// The version of the snapshot's layout.
@@ -84,7 +82,7 @@ impl Aggregate for WordCount {
         if config.max_words > u32::MAX as usize || config.max_bytes > u32::MAX as usize {
             return Err("`max_words` and `max_bytes` can be at most 4294967295".into());
         }
-        Ok(WordCount { config, words: Words::default(), touched: Vec::new(), row: Vec::new() })
+        Ok(WordCount { config, words: Words::default(), touched: Vec::new() })
     }
 
     fn reads(&self) -> [String; 1] {
@@ -122,26 +120,41 @@ impl WordCount {
         } else {
             line
         };
-        let limits = Limits { words: self.config.max_words, bytes: self.config.max_bytes };
-        let words = &mut self.words;
-        let before = words.len();
-        self.row.clear();
-        let mut find = |word: &[u8]| words.find_or_add(word, limits).map(|word| self.row.push(word));
-        let found = match self.config.split {
+        match self.config.split {
             // Byte by byte is enough: no other character has the byte of a space in it.
-            Split::Space => line.as_bytes().split(|byte| *byte == b' ').try_for_each(&mut find),
-            Split::Whitespace => line.split_whitespace().map(str::as_bytes).try_for_each(&mut find),
-        };
-        if let Err(full) = found {
-            words.truncate(before);
-            return Err(full);
+            Split::Space => self.count_words(Spaces::new(line.as_bytes())),
+            Split::Whitespace => self.count_words(line.split_whitespace().map(str::as_bytes)),
         }
-        for word in &self.row {
-            if words.count(*word) {
-                self.touched.push(*word);
+    }
+
+    fn count_words<'a>(&mut self, line: impl Iterator<Item = &'a [u8]> + Clone) -> Result<(), Full> {
+        let limits = Limits { words: self.config.max_words, bytes: self.config.max_bytes };
+        let before = (self.words.len(), self.touched.len());
+        for (place, word) in line.clone().enumerate() {
+            let word = match self.words.find_or_add(word, limits) {
+                Ok(word) => word,
+                Err(full) => {
+                    self.take_back(line.take(place), before);
+                    return Err(full);
+                }
+            };
+            if self.words.count(word) {
+                self.touched.push(word);
             }
         }
         Ok(())
+    }
+
+    /// As if these words had not been counted, before which there were so many words, and so many of them touched.
+    #[cold]
+    fn take_back<'a>(&mut self, counted: impl Iterator<Item = &'a [u8]>, before: (usize, usize)) {
+        for word in counted {
+            if let Some(word) = self.words.find(word) {
+                self.words.uncount(word);
+            }
+        }
+        self.touched.drain(before.1..).for_each(|word| self.words.unsee(word));
+        self.words.truncate(before.0);
     }
 
     fn explain(&self, full: Full) -> String {
