@@ -174,11 +174,11 @@ fn a_row_that_can_not_be_read_is_a_dead_letter_with_file_and_line() {
 }
 
 /// Rows of JSON are written as they were read, so their nulls and the type of their column show only in a source's columns.
-fn plain(rows: &[Value]) -> Vec<Vec<(&str, Value)>> {
+fn plain(rows: &[Value]) -> Vec<Vec<(String, Value)>> {
     let value = |value: &Value| value.as_f64().map_or_else(|| value.clone(), Value::from);
-    let row = |row: &'_ Value| -> Vec<(&str, Value)> {
+    let row = |row: &Value| {
         let fields = row.as_object().unwrap().iter().filter(|(_, value)| !value.is_null());
-        fields.map(|(name, field)| (name.as_str(), value(field))).collect()
+        fields.map(|(name, field)| (name.clone(), value(field))).collect()
     };
     rows.iter().map(row).collect()
 }
