@@ -277,7 +277,7 @@ fn spaces(bytes: &[u8]) -> u64 {
     };
     // A byte is 0 where there was a space, and adding 0x7f sets the highest bit of every other.
     let zeros = eight ^ u64::from_ne_bytes([b' '; 8]);
-    !((zeros & LOW) + LOW | zeros | LOW)
+    !(((zeros & LOW) + LOW) | zeros | LOW)
 }
 
 #[cfg(test)]
