@@ -41,14 +41,15 @@ pub(crate) fn measure(daemon: &Daemon, only: &[String], rounds: usize) -> Result
         about: format!(
             "Nanoseconds a row for one call of a plugin as the engine makes it, with all limits and checks on, from batch to batch; \
              beside it the plugin's own logic as native code, with the same Arrow functions around it. Median and extremes of \
-             {rounds} rounds, in each of which all take turns; `ratio` is of the two in the same round, `noise` that of the \
-             native code to itself, measured twice."
+             {rounds} rounds, in each of which all take turns; `ratio` is of the two processor times in the same round, \
+             `noise` that of the native code to itself, measured twice."
         ),
         of: "plugin, rows a batch",
         columns: vec![
             ("plugin", Unit::Nanos),
             ("its processor time", Unit::Nanos),
             ("native", Unit::Nanos),
+            ("native's processor time", Unit::Nanos),
             ("ratio", Unit::Ratio),
             ("noise", Unit::Ratio),
         ],
@@ -82,11 +83,12 @@ fn line(runtime: &Runtime, host: &Host, daemon: &Daemon, case: &Case, rounds: us
     let nanos = |times: &[Time], value: fn(&Time) -> f64| {
         Some(Spread::of(times.iter().map(|time| value(time) * 1e9 / rows as f64)))
     };
-    let ratio = |a: &[Time], b: &[Time]| Some(Spread::of(a.iter().zip(b).map(|(a, b)| a.wall / b.wall)));
+    let ratio = |a: &[Time], b: &[Time]| Some(Spread::of(a.iter().zip(b).map(|(a, b)| a.cpu / b.cpu)));
     let figures = vec![
         nanos(wasm, |time| time.wall),
         nanos(wasm, |time| time.cpu),
         nanos(first, |time| time.wall),
+        nanos(first, |time| time.cpu),
         ratio(wasm, first),
         ratio(second, first),
     ];
