@@ -9,7 +9,7 @@ const SHARE: u32 = 10;
 
 /// Keeps snapshots from taking up the time that rows need. A large state takes as long for each snapshot as it is large; at a
 /// fixed interval a pipeline with twice the state would come to a standstill, rather than take twice as long for its
-/// checkpoints.
+/// checkpoints. Replays are longer by as much (invariant 4).
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     rests_until: Option<Instant>,
