@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::chunk::{Chunk, Wanted};
 use super::messages::{Incoming, Message, Signal};
-use super::rebalance::Events;
+use super::rebalance::{Events, partitions_of};
 use super::state::{Begin, Partition, partition_name};
 use crate::blocking::close;
 
@@ -23,6 +23,8 @@ pub(super) type Consuming = BaseConsumer<Events>;
 
 /// How long the thread waits for something to come: as long as the source's end may go unseen.
 const POLL: Duration = Duration::from_millis(50);
+/// How soon it is seen that a partition's messages go astray.
+const COLLECT: Duration = Duration::from_millis(200);
 /// How long the thread waits for room before it has the partitions paused. Pausing throws away what was read ahead, so it
 /// is not for the usual short waits.
 const SHORT: Duration = Duration::from_secs(2);
@@ -125,8 +127,13 @@ impl Poller {
     }
 
     fn read(&mut self, consumer: &Consuming) {
+        let mut collected = Instant::now();
         while !self.events().shared.is_closing() {
             let got = self.poll(consumer);
+            if collected.elapsed() >= COLLECT {
+                self.collect_again(consumer);
+                collected = Instant::now();
+            }
             if self.is_due() && !self.hand_over() {
                 return;
             }
@@ -139,6 +146,15 @@ impl Poller {
                 let due = self.since.map(|since| self.limits.wait.0.saturating_sub(since.elapsed()));
                 self.incoming.wait(due.unwrap_or(POLL).min(POLL));
             }
+        }
+    }
+
+    /// librdkafka forgets where a partition's messages go when it stops fetching them, which it may do only after the
+    /// partition has been assigned anew (`rd_kafka_toppar_fetch_stop`, run by another thread). They would wait in its own queue
+    /// for ever.
+    fn collect_again(&self, consumer: &Consuming) {
+        if let Ok(partitions) = consumer.assignment() {
+            self.events().inbox.collect(consumer, &partitions_of(&partitions));
         }
     }
 

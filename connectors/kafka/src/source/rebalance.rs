@@ -188,7 +188,7 @@ fn commit(consumer: &BaseConsumer<Events>, offsets: &TopicPartitionList) -> Kafk
     result
 }
 
-fn partitions_of(list: &TopicPartitionList) -> Vec<(String, i32)> {
+pub(super) fn partitions_of(list: &TopicPartitionList) -> Vec<(String, i32)> {
     list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect()
 }
 
