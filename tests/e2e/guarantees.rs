@@ -25,6 +25,8 @@ fn lines_of_a_socket_are_lost_by_a_crash_and_by_nothing_else() {
     );
     let send = |daemon: &mut Daemon, numbers: std::ops::Range<i64>| {
         daemon.start();
+        // Before that, its counts are not those of its checkpoint yet.
+        daemon.wait_state("p", "RUNNING");
         let before = read(daemon, "p");
         let mut client = eventually("the port", || TcpStream::connect(("127.0.0.1", port)).ok());
         for n in numbers.clone() {
