@@ -14,8 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::chunk::{Chunk, Wanted};
+use super::partition::Partition;
 use super::rebalance::Events;
-use super::state::{Begin, Partition};
+use super::state::Begin;
 
 pub(super) type Consuming = BaseConsumer<Events>;
 
@@ -53,6 +54,8 @@ pub(super) struct Poller {
     turn: usize,
     /// [`Events::changes`] when a record was last taken.
     changes: u64,
+    /// Counts the polls that brought one.
+    polls: u64,
     /// The chunk's partitions before this one are of a time before partitions came or went.
     first: usize,
     /// Partitions with an end that is not reached.
@@ -85,6 +88,7 @@ pub(super) fn start(
         ends: Vec::new(),
         turn: 0,
         changes: 0,
+        polls: 0,
         first: 0,
         open: 0,
         finished: false,
@@ -155,6 +159,7 @@ impl Poller {
             self.changes = changes;
             self.first = self.chunk.partitions.len();
         }
+        self.polls = self.polls.wrapping_add(1);
         let Some(index) = self.index_of(message) else { return };
         let Some(end) = self.ends.get(index).copied() else { return };
         if message.offset() < end {
@@ -174,21 +179,25 @@ impl Poller {
         }
     }
 
-    /// Which of the chunk's partitions a message is of; none if it is no longer this member's.
+    /// Which of the chunk's partitions a message is of; none if it is no longer this member's, or has been taken before.
     fn index_of(&mut self, message: &BorrowedMessage<'_>) -> Option<usize> {
-        let (topic, number) = (message.topic(), message.partition());
+        let (topic, number, offset) = (message.topic(), message.partition(), message.offset());
         let is = |partition: &Partition| partition.number == number && partition.topic == topic;
+        let takes = |partition: &Partition| partition.take(offset, self.polls, self.changes);
         let partitions = &self.chunk.partitions;
-        if self.turn >= self.first && partitions.get(self.turn).is_some_and(|(partition, _)| is(partition)) {
-            return Some(self.turn);
-        }
-        let found = partitions.iter().skip(self.first).position(|(partition, _)| is(partition));
+        let last = Some(self.turn)
+            .filter(|turn| *turn >= self.first && partitions.get(*turn).is_some_and(|(partition, _)| is(partition)));
+        let found = last.or_else(|| {
+            let found = partitions.iter().skip(self.first).position(|(partition, _)| is(partition))?;
+            Some(self.first + found)
+        });
         let index = match found {
-            Some(index) => self.first + index,
+            Some(index) => takes(&partitions.get(index)?.0).then_some(index)?,
             None => {
                 let events = self.consumer.context();
-                let partition = events.shared.find(events.member, topic, number)?;
-                self.chunk.partitions.push((partition, message.offset()));
+                let partition =
+                    events.shared.find(events.member, topic, number).filter(|partition| takes(partition))?;
+                self.chunk.partitions.push((partition, offset));
                 self.ends.push(i64::MAX);
                 self.chunk.partitions.len() - 1
             }

@@ -15,6 +15,7 @@ mod chunk;
 mod config;
 mod connect;
 mod member;
+mod partition;
 mod reader;
 mod rebalance;
 mod rows;
