@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use acequia_tests::servers::{Cassandra, Kafka, Produce, unique};
-use acequia_tests::{Daemon, eventually, json_lines, wait_until};
+use acequia_tests::servers::{Cassandra, InfluxDb, Kafka, Produce, unique};
+use acequia_tests::{Daemon, Proxy, Weather, eventually, json_lines, rows, wait_until};
 
 use super::read_so_far;
 
@@ -135,4 +135,47 @@ fn a_partition_changes_hands_without_a_row_twice() {
     }
     let twice = times.values().filter(|times| **times > 1).count();
     assert_eq!((times.len() as u64, twice), (sent, 0), "rows, and how many of them came more than once");
+}
+
+/// A sink that is stuck for long has the partitions paused. Some of them go meanwhile, and come back: they are read on.
+// invariant 1
+#[test]
+fn partitions_that_went_while_they_were_paused_are_read_when_they_are_back() {
+    let (kafka, influxdb) = (Kafka::shared(), InfluxDb::shared());
+    let topic = kafka.topic("paused", PARTITIONS);
+    let (group, bucket) = (unique("paused"), influxdb.bucket("paused"));
+    let proxy = Proxy::to(influxdb.url().trim_start_matches("http://"));
+    let (mut stuck, mut other) = (Daemon::new(), Daemon::new());
+    let sink = format!(
+        "[[sink]]\ntype = \"influxdb\"\nurl = \"http://{}\"\norg = \"{}\"\ntoken = \"{}\"\nbucket = \"{bucket}\"\n\
+         measurement = \"m\"\nfields = [\"value\"]\ntime_of_writing = true\n",
+        proxy.address(),
+        influxdb.org(),
+        influxdb.token()
+    );
+    stuck.pipeline("paused", &format!("{}{sink}", source(&topic, &group)));
+    other.pipeline(
+        "paused",
+        &format!("{}[[sink]]\ntype = \"file\"\npath = \"OUT/rows.jsonl\"\n", source(&topic, &group)),
+    );
+    stuck.start();
+    send(&topic, 0);
+    wait_until("the first one has all", || confirmed(&group) == CHUNK);
+    proxy.set(Weather::Silent);
+    // More than is in flight at once.
+    send(&topic, 1);
+    other.start();
+    // Until it has them paused it does not hear that some are to go.
+    wait_until("some are to go", || stuck.stderr().contains("partitions revoked"));
+    proxy.set(Weather::Fair);
+    wait_until("the other one has them", || has_read(&other, "paused") || confirmed(&group) == 2 * CHUNK);
+    send(&topic, 2);
+    wait_until("both have a share", || confirmed(&group) == 3 * CHUNK);
+    assert_eq!(other.stop().code, Some(0));
+    send(&topic, 3);
+    wait_until("the first one has all again", || confirmed(&group) == 4 * CHUNK);
+    let written = rows(&other.out("rows.jsonl")) as u64;
+    assert!(written > 0, "the other one had some");
+    assert_eq!(read_so_far(&stuck, "paused") + written, 4 * CHUNK, "each row once");
+    assert_eq!(stuck.stop().code, Some(0));
 }

@@ -6,7 +6,7 @@ use rdkafka::bindings;
 use serde_json::json;
 
 use super::messages::Message;
-use super::state::Partition;
+use super::partition::Partition;
 
 /// What is made of a record beside its value, so that nothing is copied that no one wants.
 #[derive(Clone, Copy, Debug)]

@@ -15,8 +15,9 @@ use tokio::time::timeout;
 
 use super::chunk::{Chunk, Wanted};
 use super::messages::{Incoming, Message, Signal};
+use super::partition::{Partition, partition_name};
 use super::rebalance::{Events, partitions_of};
-use super::state::{Begin, Partition, partition_name};
+use super::state::Begin;
 use crate::blocking::close;
 
 pub(super) type Consuming = BaseConsumer<Events>;
@@ -61,6 +62,8 @@ pub(super) struct Poller {
     turn: Option<(usize, i32, usize)>,
     /// [`Events::changes`] when a record was last taken.
     changes: u64,
+    /// Counts the polls that brought one.
+    polls: u64,
     /// The chunk's partitions before this one are of a time before partitions came or went.
     first: usize,
     /// Partitions with an end that is not reached.
@@ -97,6 +100,7 @@ pub(super) fn start(
         ends: Vec::new(),
         turn: None,
         changes: 0,
+        polls: 0,
         first: 0,
         open: 0,
         finished: false,
@@ -173,6 +177,7 @@ impl Poller {
         let rows = self.limits.rows.max(1).saturating_sub(self.chunk.len());
         let bytes = self.limits.bytes.as_usize().saturating_sub(self.chunk.bytes());
         let messages = self.incoming.take(rows, bytes);
+        self.polls = self.polls.wrapping_add(u64::from(!messages.is_empty()));
         for message in &messages {
             match message.error() {
                 None => self.take(message),
@@ -238,21 +243,25 @@ impl Poller {
         }
     }
 
-    /// Which of the chunk's partitions a message is of; none if it is no longer this member's.
+    /// Which of the chunk's partitions a message is of; none if it is no longer this member's, or has been taken before.
     fn index_of(&mut self, message: &Message) -> Option<usize> {
-        let (id, number) = (message.topic_id(), message.partition());
+        let (id, number, offset) = (message.topic_id(), message.partition(), message.offset());
+        let takes = |partition: &Partition| partition.take(offset, self.polls, self.changes);
+        let partitions = &self.chunk.partitions;
         if let Some((_, _, index)) = self.turn.filter(|turn| (turn.0, turn.1) == (id, number)) {
-            return Some(index);
+            return takes(&partitions.get(index)?.0).then_some(index);
         }
         let topic = message.topic();
         let is = |partition: &Partition| partition.number == number && partition.topic == topic;
-        let found = self.chunk.partitions.iter().skip(self.first).position(|(partition, _)| is(partition));
+        let found = partitions.iter().skip(self.first).position(|(partition, _)| is(partition));
+        let found = found.map(|found| self.first + found);
         let index = match found {
-            Some(index) => self.first + index,
+            Some(index) => takes(&partitions.get(index)?.0).then_some(index)?,
             None => {
                 let events = self.consumer.context();
-                let partition = events.shared.find(events.member, topic, number)?;
-                self.chunk.partitions.push((partition, message.offset()));
+                let partition =
+                    events.shared.find(events.member, topic, number).filter(|partition| takes(partition))?;
+                self.chunk.partitions.push((partition, offset));
                 self.ends.push(i64::MAX);
                 self.chunk.partitions.len() - 1
             }

@@ -16,6 +16,7 @@ mod config;
 mod connect;
 mod member;
 mod messages;
+mod partition;
 mod reader;
 mod rebalance;
 mod rows;

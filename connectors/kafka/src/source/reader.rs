@@ -20,10 +20,11 @@ use super::chunk::{Chunk, Wanted};
 use super::config::{KafkaSource, Metadata};
 use super::connect;
 use super::member::{self, Bounded, Consuming, Member};
+use super::partition::Partition;
 use super::rebalance::Events;
 use super::rows::{Decoded, Rows, Shape};
 use super::start::{From as StartFrom, Plan};
-use super::state::{Partition, Problem, Shared};
+use super::state::{Commits, Problem, Shared};
 use crate::blocking::{Apart, blocking};
 use crate::clock::Clock;
 use crate::offsets::{ConsumerOffsets, GroupOffsets};
@@ -176,6 +177,18 @@ impl Reader {
         (!empty).then_some(decoded.batch)
     }
 
+    /// Ask the group to take these; the answer comes to the member's thread.
+    fn commit(&self, commits: Commits) {
+        for (member, offsets) in commits {
+            let Some(consumer) = self.members.get(member).and_then(|member| member.consumer.upgrade()) else {
+                continue;
+            };
+            if let Err(error) = consumer.commit(&offsets, CommitMode::Async) {
+                self.shared.committed(&offsets, Some(error.to_string()));
+            }
+        }
+    }
+
     fn leave(&mut self) {
         self.shared.close();
         for member in &self.members {
@@ -314,7 +327,7 @@ impl Source for Reader {
                 },
                 () = self.shared.wake.notified() => {}
                 // Also when nothing comes: that may be why.
-                () = tokio::time::sleep(GLANCE) => {}
+                () = tokio::time::sleep(GLANCE) => self.commit(self.shared.repeat_commits()),
                 Ok(()) = self.problem.changed() => {
                     let problem = self.problem.borrow_and_update().clone();
                     match problem {
@@ -355,14 +368,7 @@ impl Source for Reader {
     }
 
     async fn committed(&mut self, position: &Position) -> Result<(), ConnectorError> {
-        for (member, offsets) in self.shared.confirm(position) {
-            let Some(consumer) = self.members.get(member).and_then(|member| member.consumer.upgrade()) else {
-                continue;
-            };
-            if let Err(error) = consumer.commit(&offsets, CommitMode::Async) {
-                self.shared.committed(&offsets, Some(error.to_string()));
-            }
-        }
+        self.commit(self.shared.confirm(position));
         match self.shared.take_commit_error() {
             Some(error) => {
                 Err(ConnectorError::retryable("offsets could not be committed to the consumer group").because(error))

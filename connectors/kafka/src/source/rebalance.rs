@@ -14,8 +14,9 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::messages::Inbox;
+use super::partition::partition_name;
 use super::start::{self, Plan};
-use super::state::{Begin, Shared, Waited, partition_name};
+use super::state::{Begin, Shared, Waited};
 
 /// How often the brokers are asked for where to begin.
 const ATTEMPTS: u32 = 3;
@@ -144,6 +145,12 @@ impl Events {
                 "the offsets of revoked partitions could not be committed: their next reader may read some rows again");
         }
         self.shared.release(self.member, &names);
+        // librdkafka keeps a partition paused that goes meanwhile: if it came back, nothing of it would ever be read. What is
+        // not paused is not touched.
+        if let Err(error) = consumer.resume(list) {
+            tracing::warn!(pipeline = self.plan.pipeline, partitions = names.join(", "), error = %error,
+                "partitions that are revoked could not be resumed");
+        }
     }
 
     pub(super) fn is_rate_limited(&self, level: RDKafkaLogLevel) -> bool {

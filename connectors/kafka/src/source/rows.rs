@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::chunk::{Chunk, Record};
 use super::config::{KeyFormat, Metadata};
-use super::state::Partition;
+use super::partition::Partition;
 
 /// A batch, not yet handed out.
 #[derive(Debug)]

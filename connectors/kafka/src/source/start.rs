@@ -8,7 +8,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::config::Start;
-use super::state::{Begin, Shared, partition_name};
+use super::partition::partition_name;
+use super::state::{Begin, Shared};
 
 /// How long the brokers may take to answer one question.
 const ANSWER: Duration = Duration::from_secs(10);

@@ -11,39 +11,10 @@ use rdkafka::TopicPartitionList;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
+use super::partition::{Partition, partition_name};
+
 /// The key of what has been learnt of the columns, in the position. No partition has this name.
 const LEARNT: &str = "";
-
-/// A partition, from when it is assigned to when it is taken away. If it comes back it is another one.
-#[derive(Debug)]
-pub(super) struct Partition {
-    /// As it is called in positions and dead letters: `topic/3`.
-    pub(super) name: Arc<str>,
-    pub(super) topic: String,
-    pub(super) number: i32,
-    /// Set when it is taken away: rows of it that have not been handed out must not be any more. Changes only under the lock
-    /// of the state.
-    gone: AtomicBool,
-}
-
-impl Partition {
-    pub(super) fn new(topic: &str, number: i32) -> Self {
-        Partition {
-            name: partition_name(topic, number).into(),
-            topic: topic.to_owned(),
-            number,
-            gone: AtomicBool::new(false),
-        }
-    }
-
-    pub(super) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
-    }
-}
-
-pub(super) fn partition_name(topic: &str, number: i32) -> String {
-    format!("{topic}/{number}")
-}
 
 /// Why nothing comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +49,8 @@ struct State {
     wanted: bool,
     failure: Option<String>,
     commit_error: Option<String>,
+    /// A commit was refused or has failed, and has not been asked for again.
+    to_repeat: bool,
     /// How far a source with an end is.
     done: u64,
     total: Option<u64>,
@@ -102,6 +75,9 @@ pub(super) struct Begin {
     /// What the group has; -1 for nothing.
     pub(super) committed: i64,
 }
+
+/// For each member, what it should commit to its group.
+pub(super) type Commits = BTreeMap<usize, TopicPartitionList>;
 
 /// How the wait for a checkpoint ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,7 +251,7 @@ impl Shared {
     }
 
     /// A checkpoint stands. Returns for each member what it should commit to its group.
-    pub(super) fn confirm(&self, position: &Position) -> BTreeMap<usize, TopicPartitionList> {
+    pub(super) fn confirm(&self, position: &Position) -> Commits {
         let mut guard = self.lock();
         let state = &mut *guard;
         for (name, value) in &position.0 {
@@ -288,21 +264,37 @@ impl Shared {
                 *place = offset;
             }
         }
-        let mut commits = BTreeMap::<usize, TopicPartitionList>::new();
-        if !self.claimed.load(Ordering::Acquire) {
-            for (name, owned) in &mut state.owned {
-                // What is being taken away is committed by the one who waits for it.
-                if !owned.partition.is_gone()
-                    && let Some(&confirmed) = state.confirmed.get(name)
-                    && owned.requested != confirmed
-                {
-                    owned.requested = confirmed;
-                    add(commits.entry(owned.member).or_default(), &owned.partition, confirmed);
-                }
-            }
-        }
+        let commits = self.commits(state);
         drop(guard);
         self.changed.notify_all();
+        commits
+    }
+
+    /// What was confirmed and not committed, because the group said no (it does while it rebalances) or did not answer.
+    /// The next checkpoint commits it, but if nothing comes any more there is none.
+    pub(super) fn repeat_commits(&self) -> Commits {
+        let mut state = self.lock();
+        if !std::mem::take(&mut state.to_repeat) {
+            return Commits::new();
+        }
+        self.commits(&mut state)
+    }
+
+    fn commits(&self, state: &mut State) -> Commits {
+        let mut commits = Commits::new();
+        if self.claimed.load(Ordering::Acquire) {
+            return commits;
+        }
+        for (name, owned) in &mut state.owned {
+            // What is being taken away is committed by the one who waits for it.
+            if !owned.partition.is_gone()
+                && let Some(&confirmed) = state.confirmed.get(name)
+                && owned.requested != confirmed
+            {
+                owned.requested = confirmed;
+                add(commits.entry(owned.member).or_default(), &owned.partition, confirmed);
+            }
+        }
         commits
     }
 
@@ -333,7 +325,10 @@ impl Shared {
             let Some(owned) = state.owned.get_mut(name.as_str()) else { continue };
             match element.offset().to_raw() {
                 Some(offset) if error.is_none() && element.error().is_ok() => owned.committed = offset,
-                _ => owned.requested = owned.committed,
+                _ => {
+                    owned.requested = owned.committed;
+                    state.to_repeat = true;
+                }
             }
         }
         if error.is_some() {
@@ -348,6 +343,7 @@ impl Shared {
             let name = partition_name(element.topic(), element.partition());
             if let Some(owned) = state.owned.get_mut(name.as_str()) {
                 owned.requested = owned.committed;
+                state.to_repeat = true;
             }
         }
     }
@@ -507,6 +503,9 @@ mod tests {
         let failed = commits[&0].clone();
         shared.committed(&failed, Some("no".to_owned()));
         assert_eq!(offsets(&shared.confirm(&first)[&0]), [(0, 10)], "but it must succeed");
+        shared.refused(&failed);
+        assert_eq!(offsets(&shared.repeat_commits()[&0]), [(0, 10)], "also if no checkpoint comes any more");
+        assert!(shared.repeat_commits().is_empty(), "the answer is on its way");
         let names = ["t/0".to_owned(), "t/1".to_owned()];
         assert_eq!(offsets(&shared.uncommitted(0, &names).unwrap()), [(0, 10)], "no answer yet");
         shared.committed(&failed, None);
