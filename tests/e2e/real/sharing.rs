@@ -1,9 +1,10 @@
 //! Several daemons with the same pipelines share a topic's partitions.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use acequia_tests::servers::{Cassandra, InfluxDb, Kafka, Produce, unique};
-use acequia_tests::{Daemon, Proxy, Weather, eventually, json_lines, rows, wait_until};
+use acequia_tests::{Daemon, PATIENCE, Proxy, Weather, eventually, json_lines, rows, wait_until};
 
 use super::read_so_far;
 
@@ -31,6 +32,20 @@ fn source(topic: &str, group: &str) -> String {
 /// What the group has confirmed, all partitions together.
 fn confirmed(group: &str) -> u64 {
     Kafka::shared().group_offsets(group).values().map(|offset| u64::try_from(*offset).unwrap()).sum()
+}
+
+/// Wait until the group has confirmed all that is in the topic. Returns how many rows that are.
+#[track_caller]
+fn wait_confirmed(topic: &str, group: &str) -> u64 {
+    let ends = Kafka::shared().end_offsets(topic);
+    let sent = ends.values().map(|offset| u64::try_from(*offset).unwrap()).sum();
+    let start = Instant::now();
+    while confirmed(group) != sent {
+        let offsets = Kafka::shared().group_offsets(group);
+        assert!(start.elapsed() < PATIENCE, "the group has {offsets:?} of {ends:?} after {PATIENCE:?}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    sent
 }
 
 /// Which partitions a group's members have now, by what status says they have read since they started.
@@ -73,8 +88,7 @@ fn no_row_is_missing_when_one_is_killed_and_another_comes() {
         send(&topic, 4);
         has_read(&third, "shared")
     });
-    let sent: u64 = kafka.end_offsets(&topic).values().map(|offset| u64::try_from(*offset).unwrap()).sum();
-    wait_until("every row is confirmed", || confirmed(&group) == sent);
+    wait_confirmed(&topic, &group);
     let rows = 5 * CHUNK;
     let query = format!("SELECT count(*) AS rows, sum(value) AS total FROM {keyspace}.rows");
     let found = cassandra.query(&query).remove(0);
@@ -118,8 +132,7 @@ fn a_partition_changes_hands_without_a_row_twice() {
     send_next();
     assert_eq!(all[0].stop().code, Some(0));
     send_next();
-    let sent: u64 = kafka.end_offsets(&topic).values().map(|offset| u64::try_from(*offset).unwrap()).sum();
-    wait_until("every row is confirmed", || confirmed(&group) == sent);
+    let sent = wait_confirmed(&topic, &group);
     for daemon in &mut all[1..] {
         assert_eq!(daemon.stop().code, Some(0));
     }
@@ -160,7 +173,7 @@ fn partitions_that_went_while_they_were_paused_are_read_when_they_are_back() {
     );
     stuck.start();
     send(&topic, 0);
-    wait_until("the first one has all", || confirmed(&group) == CHUNK);
+    wait_confirmed(&topic, &group);
     proxy.set(Weather::Silent);
     // More than is in flight at once.
     send(&topic, 1);
@@ -170,10 +183,10 @@ fn partitions_that_went_while_they_were_paused_are_read_when_they_are_back() {
     proxy.set(Weather::Fair);
     wait_until("the other one has them", || has_read(&other, "paused") || confirmed(&group) == 2 * CHUNK);
     send(&topic, 2);
-    wait_until("both have a share", || confirmed(&group) == 3 * CHUNK);
+    wait_confirmed(&topic, &group);
     assert_eq!(other.stop().code, Some(0));
     send(&topic, 3);
-    wait_until("the first one has all again", || confirmed(&group) == 4 * CHUNK);
+    wait_confirmed(&topic, &group);
     let written = rows(&other.out("rows.jsonl")) as u64;
     assert!(written > 0, "the other one had some");
     assert_eq!(read_so_far(&stuck, "paused") + written, 4 * CHUNK, "each row once");
