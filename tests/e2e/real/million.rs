@@ -2,6 +2,7 @@
 //! stopped for half a minute in the middle, and with both. Each row has a key of its own, so none is missing and none there
 //! twice when as many are there as were sent.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ trait Target {
     fn sink(&self, place: &str) -> String;
     /// How many rows are there, and the sum of their values.
     fn count(&self, place: &str) -> (u64, u64);
+    /// What can be said when that is not as it should be.
+    fn look_closer(&self, place: &str) -> String;
 }
 
 /// The topic with the rows, filled once.
@@ -104,7 +107,9 @@ fn run(target: &mut dyn Target, name: &str, trouble: Trouble) {
     check_account(&status, status["acequia"]["stages"][1]["id"].as_str().unwrap(), ROWS);
     assert_eq!(daemon.stop().code, Some(0));
     assert_eq!(rows(&daemon.dead_letters(name)), 0);
-    assert_eq!(target.count(name), (ROWS, ROWS * (ROWS - 1) / 2), "{name}: rows, and the sum of their values");
+    let found = target.count(name);
+    let expected = (ROWS, ROWS * (ROWS - 1) / 2);
+    assert_eq!(found, expected, "{name}: rows, and the sum of their values; {}", target.look_closer(name));
 }
 
 struct Table {
@@ -132,6 +137,10 @@ impl Target for Table {
         let query = format!("SELECT count(*) AS rows, sum(value) AS total FROM {}.{place}", self.keyspace);
         let row = self.cassandra.query(&query).remove(0);
         (row["rows"].as_u64().unwrap(), row["total"].as_u64().unwrap())
+    }
+
+    fn look_closer(&self, place: &str) -> String {
+        format!("counted again: {:?}", self.count(place))
     }
 }
 
@@ -170,6 +179,25 @@ impl Target for Bucket {
             rows.first().and_then(|row| row["_value"].as_u64()).unwrap_or(0)
         };
         (of("count"), of("sum"))
+    }
+
+    fn look_closer(&self, place: &str) -> String {
+        let points = self.0.query(&format!(
+            "from(bucket: {place:?}) |> range(start: 0) |> filter(fn: (r) => r._field == \"value\")
+             |> keep(columns: [\"_time\", \"_value\", \"even\"])"
+        ));
+        let mut of_value = BTreeMap::<Option<u64>, Vec<String>>::new();
+        for point in &points {
+            of_value.entry(point["_value"].as_u64()).or_default().push(format!("{} {}", point["even"], point["_time"]));
+        }
+        let more: Vec<_> = of_value.iter().filter(|(_, points)| points.len() > 1).take(5).collect();
+        let missing: Vec<_> = (0..ROWS).filter(|value| !of_value.contains_key(&Some(*value))).take(5).collect();
+        format!(
+            "{} points read, {} values, missing {missing:?}, more than once {more:?}, counted again {:?}",
+            points.len(),
+            of_value.len(),
+            self.count(place)
+        )
     }
 }
 
