@@ -12,6 +12,7 @@
 //! For each task: what librdkafka reads ahead (`read_ahead`), and at most four batches.
 
 mod chunk;
+mod commit;
 mod config;
 mod connect;
 mod member;

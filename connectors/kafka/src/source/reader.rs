@@ -11,12 +11,13 @@ use arrow_select::filter::filter_record_batch;
 use async_trait::async_trait;
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::Consumer;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::chunk::{Chunk, Wanted};
+use super::commit;
 use super::config::{KafkaSource, Metadata};
 use super::connect;
 use super::member::{self, Bounded, Consuming, Member};
@@ -183,7 +184,7 @@ impl Reader {
             let Some(consumer) = self.members.get(member).and_then(|member| member.consumer.upgrade()) else {
                 continue;
             };
-            if let Err(error) = consumer.commit(&offsets, CommitMode::Async) {
+            if let Err(error) = commit::ask(&consumer, &offsets) {
                 self.shared.committed(&offsets, Some(error.to_string()));
             }
         }

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use super::commit;
 use super::messages::Inbox;
 use super::partition::partition_name;
 use super::start::{self, Plan};
@@ -139,7 +140,7 @@ impl Events {
         }
         if !lost
             && let Some(offsets) = self.shared.uncommitted(self.member, &names)
-            && let Err(error) = commit(consumer, &offsets)
+            && let Err(error) = commit::wait(consumer, &offsets)
         {
             tracing::warn!(pipeline = self.plan.pipeline, partitions = names.join(", "), error = %error,
                 "the offsets of revoked partitions could not be committed: their next reader may read some rows again");
@@ -179,20 +180,6 @@ impl Events {
             None => (format!("can't reach the Kafka brokers {}", self.brokers), otherwise.to_owned()),
         }
     }
-}
-
-/// Commit, and wait for the answer. It may be no if it has to wait for a rebalance that is under way.
-fn commit(consumer: &BaseConsumer<Events>, offsets: &TopicPartitionList) -> KafkaResult<()> {
-    let mut result = consumer.commit(offsets, CommitMode::Sync);
-    for _ in 1..ATTEMPTS {
-        match result {
-            Err(KafkaError::ConsumerCommit(
-                RDKafkaErrorCode::RebalanceInProgress | RDKafkaErrorCode::IllegalGeneration,
-            )) => result = consumer.commit(offsets, CommitMode::Sync),
-            _ => break,
-        }
-    }
-    result
 }
 
 pub(super) fn partitions_of(list: &TopicPartitionList) -> Vec<(String, i32)> {
