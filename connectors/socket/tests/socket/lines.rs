@@ -153,11 +153,11 @@ async fn one_line_does_not_wait_for_more() {
     }
 }
 
-/// With an hour to wait: a batch is handed out when the stages behind have nothing to do, and not before.
+/// With an hour to wait: a batch is handed out when the stages behind have nothing to do, or when it is full, and not before.
 #[tokio::test]
 async fn rows_gather_only_while_others_are_on_their_way() {
     let (server, address) = server().await;
-    let mut context = context(Path::new("."), 8192);
+    let mut context = context(Path::new("."), 3);
     context.batch.wait = Span(Duration::from_secs(3600));
     let mut source = SocketSource::open(&config(&format!("address = '{address}'")), &context, None).await.unwrap();
     let demand = Demand::new();
@@ -167,20 +167,23 @@ async fn rows_gather_only_while_others_are_on_their_way() {
     assert_eq!(see(&mut source, 1).await.values(), ["alone"]);
     let pass = demand.pass();
     stream.write_all(b"one\ntwo\n").await.unwrap();
-    // Until both are taken, and then some: nothing comes, however often it is asked.
+    // However often it is asked.
     for _ in 0..20 {
         assert!(
             timeout(Duration::from_millis(10), source.next()).await.is_err(),
             "the batch on its way is not waited for"
         );
     }
-    stream.write_all(b"three\n").await.unwrap();
-    let waits = async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        drop(pass);
-    };
-    let (batch, ()) = tokio::join!(next_batch(&mut source), waits);
+    // Asked first, and told then that nothing is on its way any more.
+    let (batch, ()) = tokio::join!(next_batch(&mut source), async { drop(pass) });
     let mut seen = Seen::default();
     seen.add(batch);
-    assert_eq!(seen.values(), ["one", "two", "three"]);
+    assert_eq!(seen.values(), ["one", "two"]);
+    let _pass = demand.pass();
+    for line in [b"three\n".as_slice(), b"four\n", b"five\n"] {
+        stream.write_all(line).await.unwrap();
+    }
+    let mut seen = Seen::default();
+    seen.add(next_batch(&mut source).await);
+    assert_eq!(seen.values(), ["three", "four", "five"]);
 }
