@@ -225,7 +225,12 @@ impl Poller {
             self.turn = None;
         }
         let Some(index) = self.index_of(message) else { return };
-        let Some(end) = self.ends.get(index).copied() else { return };
+        let (Some((partition, _)), Some(&end)) = (self.chunk.partitions.get(index), self.ends.get(index)) else {
+            return;
+        };
+        if !partition.take(message.offset(), self.polls, changes) {
+            return;
+        }
         if message.offset() < end {
             if self.chunk.is_empty() {
                 self.since = Some(Instant::now());
@@ -243,25 +248,23 @@ impl Poller {
         }
     }
 
-    /// Which of the chunk's partitions a message is of; none if it is no longer this member's, or has been taken before.
+    /// Which of the chunk's partitions a message is of; none if it is no longer this member's.
     fn index_of(&mut self, message: &Message) -> Option<usize> {
-        let (id, number, offset) = (message.topic_id(), message.partition(), message.offset());
-        let takes = |partition: &Partition| partition.take(offset, self.polls, self.changes);
-        let partitions = &self.chunk.partitions;
+        let (id, number) = (message.topic_id(), message.partition());
         if let Some((_, _, index)) = self.turn.filter(|turn| (turn.0, turn.1) == (id, number)) {
-            return takes(&partitions.get(index)?.0).then_some(index);
+            return Some(index);
         }
         let topic = message.topic();
         let is = |partition: &Partition| partition.number == number && partition.topic == topic;
-        let found = partitions.iter().skip(self.first).position(|(partition, _)| is(partition));
-        let found = found.map(|found| self.first + found);
+        let found = self.chunk.partitions.iter().skip(self.first).position(|(partition, _)| is(partition));
         let index = match found {
-            Some(index) => takes(&partitions.get(index)?.0).then_some(index)?,
+            Some(index) => self.first + index,
             None => {
                 let events = self.consumer.context();
-                let partition =
-                    events.shared.find(events.member, topic, number).filter(|partition| takes(partition))?;
-                self.chunk.partitions.push((partition, offset));
+                let partition = events.shared.find(events.member, topic, number)?;
+                // Nothing of it is in the chunk yet; a repeat must not take back what has been handed out.
+                let next = partition.next().max(message.offset());
+                self.chunk.partitions.push((partition, next));
                 self.ends.push(i64::MAX);
                 self.chunk.partitions.len() - 1
             }

@@ -43,6 +43,11 @@ impl Partition {
         self.gone.load(Ordering::Acquire)
     }
 
+    /// The offset after the last message that was taken; 0 before the first.
+    pub(super) fn next(&self) -> i64 {
+        self.taken.next.load(Ordering::Relaxed)
+    }
+
     /// Whether a message is to be taken. It is not if it is a repeat: when partitions come or go, librdkafka stops reading those
     /// that stay, too, and goes on from where the application is. It looks that up in another thread
     /// (`rd_kafka_toppar_pause_resume`), maybe just when messages have been handed out and are not yet counted
@@ -51,8 +56,8 @@ impl Partition {
     /// A lower offset that comes otherwise is a row like any other: the topic has been made anew, or was cut off.
     pub(super) fn take(&self, offset: i64, poll: u64, changes: u64) -> bool {
         let taken = &self.taken;
-        let (first, next) = (taken.first.load(Ordering::Relaxed), taken.next.load(Ordering::Relaxed));
-        if (first..next).contains(&offset) && taken.changes.load(Ordering::Relaxed) != changes {
+        let first = taken.first.load(Ordering::Relaxed);
+        if (first..self.next()).contains(&offset) && taken.changes.load(Ordering::Relaxed) != changes {
             return false;
         }
         if taken.poll.swap(poll, Ordering::Relaxed) != poll {
