@@ -17,7 +17,7 @@ pub use account::{Account, Stage};
 pub use daemon::{Admin, Daemon, Exit};
 pub use files::{json_lines, rows, values_of};
 pub use proxy::{Proxy, Weather};
-pub use wait::{PATIENCE, eventually, wait_until};
+pub use wait::{PATIENCE, eventually, eventually_or, wait_until};
 
 use std::path::PathBuf;
 

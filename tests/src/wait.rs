@@ -11,12 +11,21 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// If it does not within [`PATIENCE`]; the message says for what.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    eventually_or(|| look().ok_or_else(|| format!("still not: {what}")))
+}
+
+/// The same, where what is not yet so is only known once it has been looked at.
+///
+/// # Panics
+/// If it does not within [`PATIENCE`]; the message is the last one of `look`.
+#[track_caller]
+pub fn eventually_or<T>(mut look: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
-        if let Some(found) = look() {
-            return found;
+        match look() {
+            Ok(found) => return found,
+            Err(still) => assert!(start.elapsed() < PATIENCE, "after {PATIENCE:?} {still}"),
         }
-        assert!(start.elapsed() < PATIENCE, "after {PATIENCE:?} still not: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }
