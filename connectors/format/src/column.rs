@@ -140,6 +140,18 @@ impl ColumnBuilder {
         self.len += 1;
     }
 
+    /// [`ColumnBuilder::push`] of an integer to a column of them.
+    #[inline]
+    pub(crate) fn push_int64(&mut self, value: i64) {
+        if let Values::Int64(values) = &mut self.values {
+            values.push(value);
+            self.len += 1;
+            if let Some(valid) = &mut self.valid {
+                valid.append(true);
+            }
+        }
+    }
+
     /// Cast a value to the column's type and append it.
     ///
     /// # Errors

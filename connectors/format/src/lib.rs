@@ -28,6 +28,7 @@ mod frame;
 mod options;
 mod parse;
 mod scan;
+mod utf8;
 
 pub use cast::{Cast, can_cast, cast_column};
 pub use decode::Decoder;

@@ -2,6 +2,11 @@
 //! values stand; nothing is built. What is not usual (an escaped key, a line break between two tokens, brackets within
 //! brackets by the dozen, anything that is not JSON) is left to others, who take longer and know how to complain.
 
+mod shape;
+
+use self::shape::Shape;
+pub(crate) use self::shape::ShapeId;
+
 /// A key and its value, as ranges of the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
@@ -58,37 +63,67 @@ impl Kind {
     }
 }
 
-/// The object that `bytes` begins with: how long it is. Its parts are in `parts`, which was empty. `None`: it is not usual, and
-/// what is in `parts` means nothing.
-///
-/// That strings are UTF-8 is for others to check.
-pub(crate) fn object(bytes: &[u8], parts: &mut Vec<Part>) -> Option<usize> {
-    let mut scan = Scan { bytes, at: 0 };
-    scan.take(b'{')?;
-    scan.blanks();
-    if scan.take(b'}').is_some() {
-        return Some(scan.at);
+/// Reads rows, and remembers how they are written.
+#[derive(Debug, Default)]
+pub(crate) struct Scanner {
+    shape: Shape,
+    parts: Vec<Part>,
+}
+
+/// A row as [`Scanner::scan`] has seen it, beside its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// How long it is.
+    pub(crate) length: usize,
+    /// Which keys it has, if the rows before it had the same in front of their values.
+    pub(crate) shape: Option<ShapeId>,
+    /// No value is an object, an array, or a string with an escape.
+    pub(crate) plain: bool,
+}
+
+impl Scanner {
+    /// The keys and values of the last row, if it was a usual one.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
     }
-    loop {
-        let key_start = scan.at + 1;
-        if scan.take(b'"').is_none() || scan.string()? == Kind::Escaped {
-            return None;
+
+    /// The object that `bytes` begins with. `None`: it is not usual.
+    ///
+    /// That strings are UTF-8 is for others to check.
+    pub(crate) fn scan(&mut self, bytes: &[u8]) -> Option<Row> {
+        let Scanner { shape, parts } = self;
+        parts.clear();
+        // So that places fit into a part.
+        let bytes = bytes.get(..u32::MAX as usize).unwrap_or(bytes);
+        let mut scan = Scan { bytes, at: 0 };
+        let (mut plain, mut known) = (true, true);
+        loop {
+            let before = scan.at;
+            let place = parts.len();
+            let (key_start, key_end) = match shape.find(place, bytes.get(before..)?) {
+                Some((length, (start, end))) => {
+                    scan.at += length;
+                    // There may be more of them than before.
+                    scan.blanks();
+                    (before + start, before + end)
+                }
+                None => {
+                    let Some(key) = scan.lead(place == 0)? else { break };
+                    known = false;
+                    shape.note(place, bytes.get(before..scan.at)?, (key.0 - before, key.1 - before));
+                    key
+                }
+            };
+            let start = scan.at;
+            let kind = scan.value()?;
+            plain &= !matches!(kind, Kind::Escaped | Kind::Nested);
+            let range = |from: usize, to: usize| (from as u32, to as u32);
+            parts.push(Part { key: range(key_start, key_end), value: range(start, scan.at), kind });
+            if parts.len() == shape.len() && scan.take(b'}').is_some() {
+                break;
+            }
         }
-        let key_end = scan.at - 1;
-        scan.blanks();
-        scan.take(b':')?;
-        scan.blanks();
-        let start = scan.at;
-        let kind = scan.value()?;
-        let range = |from: usize, to: usize| Some((u32::try_from(from).ok()?, u32::try_from(to).ok()?));
-        parts.push(Part { key: range(key_start, key_end)?, value: range(start, scan.at)?, kind });
-        scan.blanks();
-        if scan.take(b',').is_some() {
-            scan.blanks();
-        } else {
-            scan.take(b'}')?;
-            return Some(scan.at);
-        }
+        Some(Row { length: scan.at, shape: known.then(|| shape.id()), plain })
     }
 }
 
@@ -123,6 +158,31 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
+    /// What stands in front of a value, behind the one before it if it is not the `first`. Returns where the key is; nothing at
+    /// the end of the object.
+    fn lead(&mut self, first: bool) -> Option<Option<(usize, usize)>> {
+        if first {
+            self.take(b'{')?;
+        }
+        self.blanks();
+        if self.take(b'}').is_some() {
+            return Some(None);
+        }
+        if !first {
+            self.take(b',')?;
+            self.blanks();
+        }
+        let start = self.at + 1;
+        if self.take(b'"').is_none() || self.string()? == Kind::Escaped {
+            return None;
+        }
+        let end = self.at - 1;
+        self.blanks();
+        self.take(b':')?;
+        self.blanks();
+        Some(Some((start, end)))
+    }
+
     #[inline]
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()

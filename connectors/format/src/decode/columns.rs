@@ -95,6 +95,11 @@ impl Columns {
     pub(super) fn infer(&mut self, index: usize, class: Class, raw: &str, text: &str) -> Result<(), String> {
         let Some(column) = self.columns.get_mut(index) else { return Ok(()) };
         let kind = column.values.kind();
+        // The usual case at once.
+        if let (ColumnType::Int64, Class::Int64(value)) = (kind, class) {
+            column.values.push_int64(value);
+            return Ok(());
+        }
         let wider = widen(&column.values, class);
         if wider != kind {
             column.values = convert(&column.values, wider);

@@ -10,20 +10,38 @@ use super::MAX_COLUMNS;
 use super::columns::{Class, Columns};
 use crate::FormatOptions;
 use crate::column::Scalar;
+use crate::frame::Known;
 use crate::parse::{self, JsonValue};
-use crate::scan::{self, Kind, Part};
+use crate::scan::{Kind, Part, Scanner, ShapeId};
 
 /// A row is read in two passes. The first goes over the text and notes for each key that is wanted where its value stands; only
 /// if the whole text is one good object, the second writes the values into the columns. So a broken row neither leaves values
 /// nor columns nor wider types behind.
 ///
 /// The first pass is `scan`'s for the usual row, and may have been done by the framer. For any other it is serde_json's.
+///
+/// Where a row has the keys of the one before it, which columns they belong to is known too, and nothing has to be noted: its
+/// values go straight into the columns, unless one of them is of a kind that must be looked at first.
 #[derive(Debug)]
 pub(super) struct JsonRows {
     /// The only column is `value`: a row that is no object is its value.
     takes_scalars: bool,
     scratch: Scratch,
-    parts: Vec<Part>,
+    scanner: Scanner,
+    plan: Plan,
+}
+
+/// What to do with a row whose keys are known.
+#[derive(Debug, Default)]
+struct Plan {
+    /// Which keys, and how many of them.
+    shape: Option<(ShapeId, usize)>,
+    /// The places of the values that are wanted, and their columns. Ascending.
+    wanted: Vec<(usize, usize)>,
+    /// The places of those that are wanted and have only been null, so that they have no column yet.
+    unknown: Vec<usize>,
+    /// A key is there twice.
+    repeats: bool,
 }
 
 /// What is used anew for each row.
@@ -61,7 +79,7 @@ impl JsonRows {
     pub(super) fn new(options: &FormatOptions) -> Self {
         let takes_scalars =
             options.schema.as_ref().is_some_and(|schema| matches!(schema.0.as_slice(), [(name, _)] if name == "value"));
-        JsonRows { takes_scalars, scratch: Scratch::default(), parts: Vec::new() }
+        JsonRows { takes_scalars, scratch: Scratch::default(), scanner: Scanner::default(), plan: Plan::default() }
     }
 
     /// Append a row, whose text is `record` without blanks around it. True: it is an object on one line. After an error some
@@ -69,22 +87,26 @@ impl JsonRows {
     pub(super) fn decode(
         &mut self,
         record: &str,
-        parts: Option<&[Part]>,
+        known: Option<Known<'_>>,
         columns: &mut Columns,
         rows: usize,
     ) -> Result<bool, String> {
         if !record.starts_with('{') {
             return self.no_object(record, columns).map(|()| false);
         }
-        let scratch = &mut self.scratch;
-        scratch.seen.resize(columns.len(), 0);
-        let parts = parts.or_else(|| {
-            self.parts.clear();
-            let is_whole = scan::object(record.as_bytes(), &mut self.parts) == Some(record.len());
-            is_whole.then_some(self.parts.as_slice())
+        let JsonRows { scratch, scanner, plan, .. } = self;
+        let known = known.or_else(|| {
+            let row = scanner.scan(record.as_bytes()).filter(|row| row.length == record.len())?;
+            Some(Known { text: Some(record), parts: scanner.parts(), shape: row.shape, plain: row.plain })
         });
-        let noted = match parts {
-            Some(parts) => scratch.note_parts(record, parts, columns),
+        if let Some(known) = known
+            && plan.fits(&known)
+        {
+            return plan.write(record, known.parts, columns).map(|()| true);
+        }
+        scratch.seen.resize(columns.len(), 0);
+        let noted = match known {
+            Some(known) => scratch.note_parts(record, known.parts, columns),
             None => scratch.note(record, columns),
         };
         let result = noted.and_then(|()| {
@@ -99,7 +121,10 @@ impl JsonRows {
         }
         scratch.values.clear();
         scratch.fresh.clear();
-        result.map(|()| parts.is_some())
+        if let (Ok(()), Some(known)) = (&result, &known) {
+            plan.learn(record, known, columns);
+        }
+        result.map(|()| known.is_some())
     }
 
     fn no_object(&self, record: &str, columns: &mut Columns) -> Result<(), String> {
@@ -182,6 +207,59 @@ fn explain(error: &serde_json::Error) -> String {
 
 fn too_many_keys() -> String {
     format!("more than {MAX_COLUMNS} keys that are not known yet")
+}
+
+impl Plan {
+    fn fits(&self, row: &Known<'_>) -> bool {
+        row.plain && !self.repeats && self.knows(row)
+    }
+
+    /// Whether it was made for rows like this one, and says what to do with each of its values.
+    fn knows(&self, row: &Known<'_>) -> bool {
+        let is_null = |place: &usize| row.parts.get(*place).is_none_or(|part| part.kind == Kind::Null);
+        match (self.shape, row.shape) {
+            (Some((planned, places)), Some(shape)) => {
+                planned == shape && row.parts.len() <= places && self.unknown.iter().all(is_null)
+            }
+            _ => false,
+        }
+    }
+
+    /// Make the plan for rows like this one, which is in the columns.
+    fn learn(&mut self, record: &str, row: &Known<'_>, columns: &Columns) {
+        let Some(shape) = row.shape else { return };
+        if self.knows(row) {
+            return;
+        }
+        *self = Plan { shape: Some((shape, row.parts.len())), ..Plan::default() };
+        for (place, part) in row.parts.iter().enumerate() {
+            let name = part.key(record).unwrap_or_default();
+            match columns.find(name) {
+                Some(index) => {
+                    self.repeats |= self.wanted.iter().any(|(_, wanted)| *wanted == index);
+                    self.wanted.push((place, index));
+                }
+                None if columns.wants(name) => self.unknown.push(place),
+                None => {}
+            }
+        }
+    }
+
+    /// Both passes at once: no value is of a kind that could still be refused, or its column's type is declared.
+    fn write(&self, record: &str, parts: &[Part], columns: &mut Columns) -> Result<(), String> {
+        for (place, index) in &self.wanted {
+            let Some(part) = parts.get(*place) else { break };
+            let (start, end) = part.value();
+            let raw = record.get(start..end).unwrap_or_default();
+            if columns.declared {
+                columns.push(*index, value_of(raw, part.kind, columns.kind(*index)))?;
+            } else {
+                let text = if part.kind == Kind::Text { unquoted(raw) } else { "" };
+                columns.infer(*index, classify(raw, part.kind)?, raw, text)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Scratch {

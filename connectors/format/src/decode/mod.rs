@@ -4,6 +4,8 @@ mod columns;
 mod csv;
 mod json;
 #[cfg(test)]
+mod plan_tests;
+#[cfg(test)]
 mod record_tests;
 #[cfg(test)]
 mod tests;
@@ -21,7 +23,7 @@ use self::columns::Columns;
 use self::csv::CsvRows;
 use self::json::JsonRows;
 use crate::column::Scalar;
-use crate::scan::Part;
+use crate::frame::Known;
 use crate::{Format, FormatOptions, Frame, parse};
 
 /// More columns than this are never inferred: JSON whose keys are data would fill the memory.
@@ -183,8 +185,8 @@ impl Decoder {
         self.take(record, None, partition, place);
     }
 
-    fn take(&mut self, record: &[u8], parts: Option<&[Part]>, partition: &Arc<str>, place: i64) {
-        match self.decode(record, parts) {
+    fn take(&mut self, record: &[u8], known: Option<Known<'_>>, partition: &Arc<str>, place: i64) {
+        match self.decode(record, known) {
             Ok(()) => {
                 self.columns.pad(self.rows + 1);
                 self.note_origin(partition, place);
@@ -209,19 +211,22 @@ impl Decoder {
         self.rows += 1;
     }
 
-    fn decode(&mut self, record: &[u8], parts: Option<&[Part]>) -> Result<(), String> {
+    fn decode(&mut self, record: &[u8], known: Option<Known<'_>>) -> Result<(), String> {
         if self.bytes.saturating_add(record.len()) > MAX_BYTES {
             return Err(format!("the batch is larger than {MAX_BYTES} bytes: make smaller batches or records"));
         }
         if let Rows::Raw = self.rows_of {
             return self.columns.push(0, Scalar::Binary(record));
         }
-        let text = str::from_utf8(record)
-            .map_err(|error| format!("not valid UTF-8 from its byte {} on", error.valid_up_to() + 1))?;
+        let text = match known.and_then(|known| known.text) {
+            Some(text) => text,
+            None => str::from_utf8(record)
+                .map_err(|error| format!("not valid UTF-8 from its byte {} on", error.valid_up_to() + 1))?,
+        };
         match &mut self.rows_of {
             Rows::Json(rows) => {
-                let text = text.trim_matches([' ', '\t', '\r', '\n']);
-                let is_line = rows.decode(text, parts, &mut self.columns, self.rows)?;
+                let text = if known.is_some() { text } else { text.trim_matches([' ', '\t', '\r', '\n']) };
+                let is_line = rows.decode(text, known, &mut self.columns, self.rows)?;
                 match &mut self.records {
                     Some(records) if is_line => records.append_value(text),
                     Some(records) => records.append_value(one_line(text)?),

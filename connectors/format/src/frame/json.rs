@@ -2,8 +2,9 @@
 
 use super::carry::{Carry, bom, prefix, slice};
 use super::nested::{Nested, Place, Step};
-use super::{Frame, PREFIX, Parts, Resume};
-use crate::scan::{self, Part};
+use super::{Frame, Known, PREFIX, Parts, Resume};
+use crate::scan::{Row, Scanner};
+use crate::utf8;
 
 /// Bytes to JSON rows: the elements of an array, one object over many lines, values one after the other, or one a line. It
 /// finds out by itself: `[` at the top opens an array of rows, anything else is a row.
@@ -29,16 +30,16 @@ struct Core {
     value: Option<Value>,
     /// The beginning of a value that is too long.
     prefix: Vec<u8>,
-    /// Of a row of the usual kind.
-    parts: Vec<Part>,
+    /// Of rows of the usual kind.
+    scanner: Scanner,
 }
 
 /// What comes next.
 enum Next {
     /// Nothing that is no blank.
     Nothing,
-    /// A row of the usual kind, so many bytes long.
-    Row(usize),
+    /// A row of the usual kind.
+    Row(Row),
     /// Another value; it is begun.
     Value,
 }
@@ -80,7 +81,7 @@ impl JsonFramer {
             lines: from.lines,
             value: None,
             prefix: Vec::new(),
-            parts: Vec::new(),
+            scanner: Scanner::default(),
         };
         JsonFramer { carry: Carry::new(from.offset), core }
     }
@@ -125,11 +126,16 @@ impl Core {
     /// See [`Carry::feed`].
     fn process(&mut self, data: &[u8], base: u64, at_end: bool, each: &mut impl FnMut(Frame<'_>)) -> u64 {
         let end = base + data.len() as u64;
+        // Looked at once for all rows, and only if there are usual ones.
+        let mut text = None;
         loop {
             let Some(value) = &mut self.value else {
                 match self.begin(data, base, at_end) {
                     Next::Nothing => return self.at.offset,
-                    Next::Row(length) => self.emit_row(data, base, length, each),
+                    Next::Row(row) => {
+                        let text = *text.get_or_insert_with(|| utf8::prefix(data));
+                        self.emit_row(data, text, base, row, each);
+                    }
                     Next::Value => {}
                 }
                 continue;
@@ -176,8 +182,8 @@ impl Core {
                 b']' if self.array => self.array = false,
                 b'[' if !self.array => self.array = true,
                 b'{' | b'[' => {
-                    if let Some(length) = self.usual_row(rest.get(index..).unwrap_or_default()) {
-                        return Next::Row(length);
+                    if let Some(row) = self.usual_row(rest.get(index..).unwrap_or_default()) {
+                        return Next::Row(row);
                     }
                     let shape = Shape::Nested(Nested::new(*byte, self.at, self.lines));
                     self.value = Some(Value { start: self.at, shape, long: false });
@@ -195,19 +201,22 @@ impl Core {
         Next::Nothing
     }
 
-    /// How long the row is that `bytes` begins with, if it can be told at once: it is an object, is on one line, and nothing is
-    /// wrong with it. `Nested` would see the same, only slower.
-    fn usual_row(&mut self, bytes: &[u8]) -> Option<usize> {
-        self.parts.clear();
-        scan::object(bytes, &mut self.parts).filter(|length| *length as u64 <= self.max_record)
+    /// The row that `bytes` begins with, if it can be told at once: it is an object, is on one line, and nothing is wrong with
+    /// it. `Nested` would see the same, only slower.
+    fn usual_row(&mut self, bytes: &[u8]) -> Option<Row> {
+        self.scanner.scan(bytes).filter(|row| row.length as u64 <= self.max_record)
     }
 
-    fn emit_row(&mut self, data: &[u8], base: u64, length: usize, each: &mut impl FnMut(Frame<'_>)) {
+    /// `text` is as much of `data` as is UTF-8.
+    fn emit_row(&mut self, data: &[u8], text: &str, base: u64, row: Row, each: &mut impl FnMut(Frame<'_>)) {
         let Place { offset: start, line, .. } = self.at;
-        self.at.offset += length as u64;
+        self.at.offset += row.length as u64;
         self.lines = true;
         let (end, resume) = (self.at.offset, self.resume(self.at));
-        let (record, parts) = (slice(data, base, start, end), Parts(Some(&self.parts)));
+        let place = usize::try_from(start - base).unwrap_or(usize::MAX);
+        let text = text.get(place..place.saturating_add(row.length));
+        let known = Known { text, parts: self.scanner.parts(), shape: row.shape, plain: row.plain };
+        let (record, parts) = (slice(data, base, start, end), Parts(Some(known)));
         each(Frame { record, line, start, end, error: None, header: false, resume, parts });
     }
 

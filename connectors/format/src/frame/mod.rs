@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::csv::CsvFramer;
 pub use self::json::JsonFramer;
 pub use self::line::LineFramer;
-use crate::scan::Part;
+use crate::scan::{Part, ShapeId};
 use crate::{Format, FormatOptions};
 
 /// How much of a record that is too long goes into its [`Frame`], at most. Enough to recognise it by.
@@ -42,7 +42,18 @@ pub struct Frame<'a> {
 
 /// Where the keys and values of a JSON row stand, if the framer had to look at them anyway. The default knows nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Parts<'a>(pub(crate) Option<&'a [Part]>);
+pub struct Parts<'a>(pub(crate) Option<Known<'a>>);
+
+/// A JSON row of the usual kind, which is the whole record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known<'a> {
+    /// The record, if it is known to be UTF-8.
+    pub(crate) text: Option<&'a str>,
+    pub(crate) parts: &'a [Part],
+    /// See [`crate::scan::Row`].
+    pub(crate) shape: Option<ShapeId>,
+    pub(crate) plain: bool,
+}
 
 /// Where a framer stands between two records. The default is the start of the input. Serialized it is a small object, for
 /// a source's position.

@@ -6,9 +6,14 @@ use serde_json::{Map, Value};
 use super::*;
 
 fn parts(row: &str) -> Option<Vec<(&str, &str, Kind)>> {
-    let mut parts = Vec::new();
-    let length = object(row.as_bytes(), &mut parts)?;
+    parts_by(&mut Scanner::default(), row)
+}
+
+fn parts_by<'a>(scanner: &mut Scanner, row: &'a str) -> Option<Vec<(&'a str, &'a str, Kind)>> {
+    let Row { length, plain, .. } = scanner.scan(row.as_bytes())?;
     assert!(length <= row.len());
+    let parts = scanner.parts();
+    assert_eq!(plain, !parts.iter().any(|part| matches!(part.kind, Kind::Escaped | Kind::Nested)));
     let part = |part: &Part| {
         let (start, end) = part.value();
         (part.key(row).expect("a key"), row.get(start..end).expect("a value"), part.kind)
@@ -32,7 +37,7 @@ fn the_usual_row() {
         ("i", "0", Kind::Integer),
     ];
     assert_eq!(parts(row).as_deref(), Some(expected.as_slice()));
-    assert_eq!(object(row.as_bytes(), &mut Vec::new()), Some(row.len() - 3));
+    assert_eq!(Scanner::default().scan(row.as_bytes()).map(|row| row.length), Some(row.len() - 3));
     assert_eq!(parts("{}").as_deref(), Some([].as_slice()));
     assert_eq!(parts("{ }x").as_deref(), Some([].as_slice()));
 }
@@ -136,8 +141,48 @@ fn by_serde(row: &str) -> Option<Vec<(String, String)>> {
     deserializer.end().ok().map(|()| entries)
 }
 
+#[test]
+fn a_row_like_the_one_before_it_is_known() {
+    let mut scanner = Scanner::default();
+    let mut shape = |row: &str| scanner.scan(row.as_bytes()).and_then(|row| row.shape);
+    assert_eq!(shape(r#"{"a":1,"b":"x"}"#), None);
+    let known = shape(r#"{"a":2,"b":null}"#);
+    assert!(known.is_some());
+    assert_eq!(shape(r#"{"a":-1.5e3,"b":{"c":1} }"#), known);
+    assert_eq!(shape(r#"{"a":3}"#), known, "all that it has is as it was");
+    assert_eq!(shape(r#"{"b":3,"a":3}"#), None);
+    assert_eq!(shape(r#"{"a":3,"b":4,"c":5}"#), None);
+    let longer = shape(r#"{"a":3,"b":4,"c":5}"#);
+    assert!(longer.is_some() && longer != known);
+    assert_eq!(shape(r#"{"a":3,"b":4}"#), longer);
+    assert_eq!(shape(r#"{"a":  3,"b":4}"#), longer, "with more blanks");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    /// What came before never changes what is seen in a row.
+    #[test]
+    fn rows_are_seen_alike_whatever_came_before(
+        rows in prop::collection::vec(prop::collection::vec(("[ab]{0,1}", "1|\"x\"|[1]|null|x", " ?"), 0..4), 1..8),
+        ends in prop::collection::vec(prop_oneof![Just("}"), Just(" }"), Just(",}"), Just("")], 8),
+    ) {
+        let mut scanner = Scanner::default();
+        let mut shapes: Vec<(ShapeId, Vec<String>)> = Vec::new();
+        for (row, end) in rows.iter().zip(ends) {
+            let values: Vec<_> = row.iter().map(|(key, value, blank)| format!("\"{key}\":{blank}{value}")).collect();
+            let row = format!("{{{}{end}", values.join(","));
+            let seen = parts_by(&mut scanner, &row);
+            prop_assert_eq!(&seen, &parts(&row), "{}", row);
+            let keys: Vec<_> = seen.iter().flatten().map(|(key, ..)| (*key).to_owned()).collect();
+            if let Some(shape) = scanner.scan(row.as_bytes()).and_then(|row| row.shape) {
+                for (_, others) in shapes.iter().filter(|(other, _)| *other == shape) {
+                    prop_assert!(keys.iter().zip(others).all(|(one, other)| one == other), "{:?} {:?}", keys, others);
+                }
+                shapes.push((shape, keys));
+            }
+        }
+    }
 
     /// Whatever it takes, serde_json takes, and sees the same in it; what serde_json writes, it takes.
     #[test]
@@ -155,8 +200,9 @@ proptest! {
             bytes[place] = byte;
         }
         let Ok(row) = String::from_utf8(bytes) else { return Ok(()) };
-        let mut found = Vec::new();
-        if let Some(length) = object(row.as_bytes(), &mut found) {
+        let mut scanner = Scanner::default();
+        if let Some(Row { length, .. }) = scanner.scan(row.as_bytes()) {
+            let found = scanner.parts();
             let object = &row[..length];
             prop_assert!(serde_json::from_str::<IgnoredAny>(object).is_ok(), "{}", object);
             let seen: Vec<_> = found.iter().map(|part| {
