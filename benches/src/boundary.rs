@@ -7,6 +7,7 @@ use acequia::plugin::{Host, HostOptions, PluginTransform, StartOptions};
 use acequia_connector_api::{Batch, Origin, RowSchema};
 use anyhow::{Context as _, Result, bail, ensure};
 use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
 use tokio::runtime::Runtime;
 
 use crate::cases::{self, Case, Native};
@@ -31,7 +32,15 @@ pub(crate) fn measure(daemon: &Daemon, only: &[String], rounds: usize) -> Result
                 continue;
             }
             let name = format!("{}, {size}", case.plugin);
-            lines.push(line(&runtime, &host, daemon, &case, rounds).with_context(|| name.clone())?);
+            let mut beside = |name: String, native: MakeNative| -> Result<()> {
+                let figures = figures(&runtime, &host, daemon, &case, native, rounds).with_context(|| name.clone())?;
+                lines.push(Line { case: name, figures });
+                Ok(())
+            };
+            beside(name.clone(), cases::native)?;
+            if case.plugin == "word-count" {
+                beside(format!("{name}, plain loop"), cases::plain_word_count)?;
+            }
         }
     }
     // One plugin after the other.
@@ -42,7 +51,8 @@ pub(crate) fn measure(daemon: &Daemon, only: &[String], rounds: usize) -> Result
             "Nanoseconds a row for one call of a plugin as the engine makes it, with all limits and checks on, from batch to batch; \
              beside it the plugin's own logic as native code, with the same Arrow functions around it. Median and extremes of \
              {rounds} rounds, in each of which all take turns; `ratio` is of the two processor times in the same round, \
-             `noise` that of the native code to itself, measured twice."
+             `noise` that of the native code to itself, measured twice. The plain loop counts words with the standard library's \
+             hash map."
         ),
         of: "plugin, rows a batch",
         columns: vec![
@@ -59,14 +69,24 @@ pub(crate) fn measure(daemon: &Daemon, only: &[String], rounds: usize) -> Result
 
 const ORDER: [&str; 6] = ["even-filter", "sine-wave", "triangle-wave", "word-count", "select", "uuid"];
 
-fn line(runtime: &Runtime, host: &Host, daemon: &Daemon, case: &Case, rounds: usize) -> Result<Line> {
+/// Makes the native counterpart of a case; see [`cases::native`].
+type MakeNative = fn(&Case, SchemaRef) -> Result<Native>;
+
+fn figures(
+    runtime: &Runtime,
+    host: &Host,
+    daemon: &Daemon,
+    case: &Case,
+    make: MakeNative,
+    rounds: usize,
+) -> Result<Vec<Option<Spread>>> {
     let rows = case.rows.num_rows();
     let mut plugin = runtime.block_on(start(host, &daemon.plugin(case.plugin), case))?;
     let first = runtime.block_on(plugin.apply(batch(&case.rows)))?.batch.rows;
     let output = first.schema();
-    let same = cases::are_same(&cases::native(case, output.clone())?(&case.rows)?, &first);
+    let same = cases::are_same(&make(case, output.clone())?(&case.rows)?, &first);
     ensure!(same, "the native code has another result");
-    let mut native = [cases::native(case, output.clone())?, cases::native(case, output)?];
+    let mut native = [make(case, output.clone())?, make(case, output)?];
     let mut contestants: Vec<Contestant<'_>> = vec![Box::new(|count| {
         runtime.block_on(async {
             for _ in 0..count {
@@ -84,15 +104,14 @@ fn line(runtime: &Runtime, host: &Host, daemon: &Daemon, case: &Case, rounds: us
         Some(Spread::of(times.iter().map(|time| value(time) * 1e9 / rows as f64)))
     };
     let ratio = |a: &[Time], b: &[Time]| Some(Spread::of(a.iter().zip(b).map(|(a, b)| a.cpu / b.cpu)));
-    let figures = vec![
+    Ok(vec![
         nanos(wasm, |time| time.wall),
         nanos(wasm, |time| time.cpu),
         nanos(first, |time| time.wall),
         nanos(first, |time| time.cpu),
         ratio(wasm, first),
         ratio(second, first),
-    ];
-    Ok(Line { case: format!("{}, {rows}", case.plugin), figures })
+    ])
 }
 
 fn repeat(native: &mut Native, rows: &RecordBatch, count: u64) -> Result<()> {

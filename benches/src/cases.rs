@@ -1,5 +1,6 @@
 //! The plugins that are measured: their input, and the same work done by native code.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use acequia_connector_api::RowSchema;
@@ -115,6 +116,37 @@ pub(crate) fn native(case: &Case, output: SchemaRef) -> Result<Native> {
         }
         other => return Err(anyhow!("there is no native counterpart of {other}")),
     })
+}
+
+/// What `word-count` does as a program in Rust would do it at first: the standard library's hash map, and its `split`. Nothing
+/// checks a limit, and no row can fail.
+pub(crate) fn plain_word_count(_: &Case, output: SchemaRef) -> Result<Native> {
+    let mut totals: HashMap<String, (i64, u64)> = HashMap::new();
+    let mut batches = 0;
+    Ok(Box::new(move |batch| {
+        let lines = batch.column(0).as_string_opt::<i32>().context("the first column is not text")?;
+        batches += 1;
+        let mut touched = Vec::new();
+        for word in lines.iter().flatten().flat_map(|line| line.split(' ')) {
+            match totals.get_mut(word) {
+                Some((total, seen)) => {
+                    *total += 1;
+                    if *seen != batches {
+                        *seen = batches;
+                        touched.push(word);
+                    }
+                }
+                None => {
+                    totals.insert(word.to_owned(), (1, batches));
+                    touched.push(word);
+                }
+            }
+        }
+        let counts = touched.iter().map(|word| totals.get(*word).map_or(0, |(total, _)| *total));
+        let counts: ArrayRef = Arc::new(Int64Array::from_iter_values(counts));
+        let words: ArrayRef = Arc::new(StringArray::from_iter_values(touched));
+        Ok(RecordBatch::try_new(output.clone(), vec![words, counts])?)
+    }))
 }
 
 /// A plugin that adds a column of numbers made of the first one.

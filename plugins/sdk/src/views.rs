@@ -33,8 +33,8 @@ pub struct Nullable<'a, V> {
 impl<'a> Text<'a> {
     pub(crate) fn new(packed: &'a Packed, rows: usize) -> Result<Self, Error> {
         check(packed, rows)?;
-        let data =
-            std::str::from_utf8(&packed.data).map_err(|error| Error::new(format!("text is not UTF-8: {error}")))?;
+        let data = simdutf8::compat::from_utf8(&packed.data)
+            .map_err(|error| Error::new(format!("text is not UTF-8: {error}")))?;
         Ok(Text { offsets: &packed.offsets, data })
     }
 
@@ -46,6 +46,16 @@ impl<'a> Text<'a> {
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The texts of all rows, one after the other; what is before the first and behind the last means nothing.
+    pub fn data(&self) -> &'a str {
+        self.data
+    }
+
+    /// Where in [`Text::data`] each row's text starts, and where the last one ends: one more than there are rows.
+    pub fn offsets(&self) -> &'a [u32] {
+        self.offsets
     }
 
     /// The text of a row.

@@ -1,11 +1,15 @@
 //! Counts words and keeps the totals, as `explode(split(value, " "))` and `groupBy("word").count()` do in Spark.
 
+mod cut;
 mod words;
+
+use std::ops::Range;
 
 use acequia_plugin_sdk::{Aggregate, Error, Nullable, Packed, Reader, Rows, Schema, State, Text, Writer, export};
 use serde::Deserialize;
 
-use words::{Full, Limits, Spaces, Words};
+use cut::{Cuts, Span};
+use words::{Full, Limits, UNKNOWN, Words};
 
 /// The `config` table.
 #[derive(Debug, Deserialize)]
@@ -68,7 +72,26 @@ pub struct WordCount {
     words: Words,
     /// The batch's words, in the order of their first occurrence.
     touched: Vec<u32>,
+    work: Work,
 }
+
+/// The words of some rows on their way. Kept so that its memory is.
+#[derive(Default)]
+struct Work {
+    cuts: Cuts,
+    /// What [`Words::find_all`] has found.
+    numbers: Vec<u32>,
+    /// The rows in lower case.
+    lowered: String,
+    /// Where each of them starts in `lowered`, and where the last one ends.
+    offsets: Vec<u32>,
+}
+
+/// How many rows are cut, then searched, then counted: so many that a loop is worth beginning, and so few that their words stay
+/// in a processor's first caches.
+const TOGETHER: usize = 128;
+/// How many bytes they have, at most. A row that is longer is counted word by word, without memory for what it is cut into.
+const LONG: usize = 32 << 10;
 
 /// The version of the snapshot's layout.
 const SNAPSHOT: u64 = 1;
@@ -82,7 +105,7 @@ impl Aggregate for WordCount {
         if config.max_words > u32::MAX as usize || config.max_bytes > u32::MAX as usize {
             return Err("`max_words` and `max_bytes` can be at most 4294967295".into());
         }
-        Ok(WordCount { config, words: Words::default(), touched: Vec::new() })
+        Ok(WordCount { config, words: Words::default(), touched: Vec::new(), work: Work::default() })
     }
 
     fn reads(&self) -> [String; 1] {
@@ -96,13 +119,36 @@ impl Aggregate for WordCount {
     fn update(&mut self, rows: &mut Rows, lines: Nullable<'_, Text<'_>>) -> (u32, (Packed, Vec<i64>)) {
         self.words.begin_batch();
         self.touched.clear();
-        for (row, line) in lines.values.iter().enumerate() {
-            if !lines.is_null(row)
-                && let Err(full) = self.count(line)
-            {
-                rows.fail(row, self.explain(full));
+        let mut work = std::mem::take(&mut self.work);
+        let mut first = 0;
+        while first < lines.values.len() {
+            let last = first + together(&lines.values.offsets()[first..]);
+            if last == first {
+                if let Some(line) = lines.get(first)
+                    && let Err(full) = self.count_long(line)
+                {
+                    rows.fail(first, self.explain(full));
+                }
+                first += 1;
+                continue;
             }
+            work.cut(&self.config, lines, first..last);
+            let Work { cuts, numbers, lowered, .. } = &mut work;
+            let text = if self.config.lowercase { lowered } else { lines.values.data() }.as_bytes();
+            self.words.find_all(text, cuts.spans(), numbers);
+            if numbers.contains(&UNKNOWN) {
+                for row in first..last {
+                    let words = cuts.row(row - first);
+                    if let Err(full) = self.count(text, &cuts.spans()[words.clone()], &numbers[words]) {
+                        rows.fail(row, self.explain(full));
+                    }
+                }
+            } else {
+                self.words.count(numbers, &mut self.touched);
+            }
+            first = last;
         }
+        self.work = work;
         match self.config.mode {
             Mode::Update => self.totals(self.touched.iter().copied()),
             Mode::Complete => self.totals(0..self.words.len() as u32),
@@ -110,9 +156,64 @@ impl Aggregate for WordCount {
     }
 }
 
+/// How many of the rows that start at these offsets are counted together; none if the first is a long one.
+fn together(offsets: &[u32]) -> usize {
+    let [first, ends @ ..] = offsets else { return 0 };
+    ends.iter().take(TOGETHER).take_while(|end| (**end - first) as usize <= LONG).count()
+}
+
+impl Work {
+    /// Cuts these rows into words, which are places in the column's text, or in `lowered`.
+    fn cut(&mut self, config: &Config, lines: Nullable<'_, Text<'_>>, rows: Range<usize>) {
+        let Work { cuts, lowered, offsets, .. } = self;
+        let column = lines.values;
+        let (text, offsets) = if config.lowercase {
+            lowered.clear();
+            offsets.clear();
+            offsets.push(0);
+            for row in rows.clone() {
+                lowered.push_str(&column.get(row).to_lowercase());
+                offsets.push(lowered.len() as u32);
+            }
+            (lowered.as_str(), offsets.as_slice())
+        } else {
+            (column.data(), &column.offsets()[rows.start..=rows.end])
+        };
+        match config.split {
+            Split::Space => cuts.by_spaces(text.as_bytes(), offsets, |row| lines.is_null(rows.start + row)),
+            Split::Whitespace => {
+                cuts.clear();
+                for (row, bounds) in rows.zip(offsets.windows(2)) {
+                    let line = if lines.is_null(row) { "" } else { &text[bounds[0] as usize..bounds[1] as usize] };
+                    cuts.push_row(line, bounds[0] as usize, line.split_whitespace());
+                }
+            }
+        }
+    }
+}
+
 impl WordCount {
-    /// Counts all words of a line, or none.
-    fn count(&mut self, line: &str) -> Result<(), Full> {
+    /// Counts all words of a line, or none. `numbers` says which of them were known before.
+    #[inline(never)]
+    fn count(&mut self, text: &[u8], words: &[Span], numbers: &[u32]) -> Result<(), Full> {
+        let before = (self.words.len(), self.touched.len());
+        let mut done = self.words.count(numbers, &mut self.touched);
+        while let Some(word) = words.get(done) {
+            match self.words.find_or_add(word.of(text), self.limits()) {
+                Ok(word) => done += self.words.count(&[word], &mut self.touched),
+                Err(full) => {
+                    self.take_back(words[..done].iter().map(|word| word.of(text)), before);
+                    return Err(full);
+                }
+            }
+            done += self.words.count(&numbers[done..], &mut self.touched);
+        }
+        Ok(())
+    }
+
+    /// The same of a line that is too long to be cut at once.
+    #[cold]
+    fn count_long(&mut self, line: &str) -> Result<(), Full> {
         let lowered;
         let line = if self.config.lowercase {
             lowered = line.to_lowercase();
@@ -121,28 +222,27 @@ impl WordCount {
             line
         };
         match self.config.split {
-            // Byte by byte is enough: no other character has the byte of a space in it.
-            Split::Space => self.count_words(Spaces::new(line.as_bytes())),
-            Split::Whitespace => self.count_words(line.split_whitespace().map(str::as_bytes)),
+            Split::Space => self.count_words(line.split(' ')),
+            Split::Whitespace => self.count_words(line.split_whitespace()),
         }
     }
 
-    fn count_words<'a>(&mut self, line: impl Iterator<Item = &'a [u8]> + Clone) -> Result<(), Full> {
-        let limits = Limits { words: self.config.max_words, bytes: self.config.max_bytes };
+    fn count_words<'a>(&mut self, words: impl Iterator<Item = &'a str> + Clone) -> Result<(), Full> {
         let before = (self.words.len(), self.touched.len());
-        for (place, word) in line.clone().enumerate() {
-            let word = match self.words.find_or_add(word, limits) {
-                Ok(word) => word,
+        for (place, word) in words.clone().enumerate() {
+            match self.words.find_or_add(word.as_bytes(), self.limits()) {
+                Ok(word) => self.words.count(&[word], &mut self.touched),
                 Err(full) => {
-                    self.take_back(line.take(place), before);
+                    self.take_back(words.take(place).map(str::as_bytes), before);
                     return Err(full);
                 }
             };
-            if self.words.count(word) {
-                self.touched.push(word);
-            }
         }
         Ok(())
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { words: self.config.max_words, bytes: self.config.max_bytes }
     }
 
     /// As if these words had not been counted, before which there were so many words, and so many of them touched.

@@ -56,6 +56,30 @@ fn lower_case_is_an_option() {
 }
 
 #[test]
+fn a_long_row_is_counted_as_a_short_one_is() {
+    for config in ["{}", r#"{ "split": "whitespace" }"#, r#"{ "lowercase": true }"#] {
+        let mut long = "The the  cat ".repeat(4000);
+        long.push_str("DOG");
+        assert!(long.len() > LONG);
+        let lines = ["a cat", &long, "the end"];
+        let mut plugin = plugin(config);
+        let together = apply(&mut plugin, &lines);
+        let words: Vec<String> = totals(&together).iter().map(|(word, total)| format!("{word} {total}")).collect();
+        let expected = match config {
+            "{}" => "a 1,cat 4001,The 4000,the 4001, 4000,DOG 1,end 1",
+            r#"{ "split": "whitespace" }"# => "a 1,cat 4001,The 4000,the 4001,DOG 1,end 1",
+            _ => "a 1,cat 4001,the 8001, 4000,dog 1,end 1",
+        };
+        assert_eq!(words.join(","), expected, "{config}");
+    }
+    let mut plugin = plugin(r#"{ "max_words": 3 }"#);
+    let long = format!("a b {}c d", "a ".repeat(LONG));
+    let output = apply(&mut plugin, &["a", &long, "b c"]);
+    assert_eq!(totals(&output), [("a", 1), ("b", 1), ("c", 1)]);
+    assert_eq!(output.failed.len(), 1);
+}
+
+#[test]
 fn a_null_has_no_words() {
     let batch = testing::batch(3).nullable_text("value", [Some("a"), None, Some("a")]);
     assert_eq!(totals(&plugin("{}").apply(&batch).unwrap()), [("a", 2)]);

@@ -1,3 +1,5 @@
+use crate::cut::Span;
+
 /// Words and their totals. A word is a number, counted up from 0 in the order of first occurrence; its letters are in one
 /// arena. About 28 bytes a word beside its letters, and nothing is allocated for an occurrence.
 pub(crate) struct Words {
@@ -7,11 +9,21 @@ pub(crate) struct Words {
     letters: Vec<u8>,
     /// Where the letters of each word end, behind a 0.
     ends: Vec<u32>,
-    totals: Vec<i64>,
-    /// The batch in which the word occurred last; 0 is none.
-    seen: Vec<u32>,
+    tallies: Vec<Tally>,
     batch: u32,
 }
+
+/// How often a word has occurred. Without the four bytes that a total would be aligned with.
+#[derive(Clone, Copy, Default)]
+#[repr(C, packed(4))]
+struct Tally {
+    total: i64,
+    /// The batch in which it occurred last; 0 is none.
+    seen: u32,
+}
+
+/// No word has this number, or would have: there are fewer.
+pub(crate) const UNKNOWN: u32 = u32::MAX;
 
 /// Which limit a new word would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +40,13 @@ pub(crate) struct Limits {
 
 impl Default for Words {
     fn default() -> Self {
-        Words { slots: vec![0; 16], letters: Vec::new(), ends: vec![0], totals: Vec::new(), seen: Vec::new(), batch: 0 }
+        Words { slots: vec![0; 16], letters: Vec::new(), ends: vec![0], tallies: Vec::new(), batch: 0 }
     }
 }
 
 impl Words {
     pub(crate) fn len(&self) -> usize {
-        self.totals.len()
+        self.tallies.len()
     }
 
     /// The length of all words together.
@@ -43,12 +55,11 @@ impl Words {
     }
 
     pub(crate) fn word(&self, word: u32) -> &[u8] {
-        let word = word as usize;
-        &self.letters[self.ends[word] as usize..self.ends[word + 1] as usize]
+        self.table().word(word)
     }
 
     pub(crate) fn total(&self, word: u32) -> i64 {
-        self.totals[word as usize]
+        self.tallies[word as usize].total
     }
 
     /// From here on, [`Words::count`] says once for each word that it occurs.
@@ -56,54 +67,45 @@ impl Words {
         self.batch = self.batch.wrapping_add(1);
         if self.batch == 0 {
             // Once in four billion batches: no word may look as if it had been seen in one of the new round.
-            self.seen.fill(0);
+            self.tallies.iter_mut().for_each(|tally| tally.seen = 0);
             self.batch = 1;
         }
     }
 
     /// The number of a word, if it is known.
-    pub(crate) fn find(&self, word: &[u8]) -> Option<u32> {
-        self.search(word).checked_sub(1)
-    }
-
-    /// What the slot of a word has: its number plus 1, or 0 if it is new. It has few arguments, a plain result, and nothing
-    /// unusual inlined, so that all of it fits a processor's registers: WebAssembly is compiled with less care for that.
     #[inline(never)]
-    fn search(&self, word: &[u8]) -> u32 {
-        let edges = Edges::of(word);
-        let mut slot = self.first_slot(word, edges);
-        loop {
-            let number = self.slots[slot];
-            if number == 0 || is_same(self.word(number - 1), word, edges) {
-                return number;
-            }
-            slot = self.next_slot(slot);
-        }
+    pub(crate) fn find(&self, word: &[u8]) -> Option<u32> {
+        Some(self.table().search(word)).filter(|word| *word != UNKNOWN)
     }
 
-    fn first_slot(&self, word: &[u8], edges: Edges) -> usize {
-        let hash = if word.len() <= SHORT { edges.hash(word.len()) } else { hash_long(word) };
-        hash as usize & (self.slots.len() - 1)
+    /// The number of each word of a text, or [`UNKNOWN`]. A loop with nothing around it, so that what it needs fits a
+    /// processor's registers: WebAssembly is compiled with less care for that.
+    #[inline(never)]
+    pub(crate) fn find_all(&self, text: &[u8], spans: &[Span], numbers: &mut Vec<u32>) {
+        let table = self.table();
+        numbers.clear();
+        numbers.extend(spans.iter().map(|span| table.search(span.of(text))));
     }
 
-    fn next_slot(&self, slot: usize) -> usize {
-        (slot + 1) & (self.slots.len() - 1)
+    #[inline(always)]
+    fn table(&self) -> Table<'_> {
+        Table { slots: &self.slots, letters: &self.letters, ends: &self.ends }
     }
 
     /// The first slot for which `is_it` is true of what it has, from where the word's hash says.
     fn slot(&self, word: &[u8], is_it: impl Fn(u32) -> bool) -> usize {
-        let mut slot = self.first_slot(word, Edges::of(word));
+        let mut slot = self.table().first_slot(word, Edges::of(word));
         while !is_it(self.slots[slot]) {
-            slot = self.next_slot(slot);
+            slot = self.table().next_slot(slot);
         }
         slot
     }
 
     /// The number of a word, which is new or not. A new one has the total 0 until it is counted.
     pub(crate) fn find_or_add(&mut self, word: &[u8], limits: Limits) -> Result<u32, Full> {
-        match self.search(word) {
-            0 => self.add(word, limits),
-            number => Ok(number - 1),
+        match self.find(word) {
+            Some(number) => Ok(number),
+            None => self.add(word, limits),
         }
     }
 
@@ -121,8 +123,7 @@ impl Words {
         self.slots[slot] = new + 1;
         self.letters.extend_from_slice(word);
         self.ends.push(self.letters.len() as u32); // at most `max_bytes`, a u32
-        self.totals.push(0);
-        self.seen.push(0);
+        self.tallies.push(Tally::default());
         if self.len() > self.slots.len() / 2 {
             self.grow();
         }
@@ -140,20 +141,30 @@ impl Words {
         }
     }
 
-    /// Counts an occurrence. True: the first of this batch.
-    pub(crate) fn count(&mut self, word: u32) -> bool {
-        self.totals[word as usize] += 1;
-        std::mem::replace(&mut self.seen[word as usize], self.batch) != self.batch
+    /// Counts an occurrence of each word, up to the first that is not known. Returns how many. Words that had not occurred in
+    /// this batch before go to `touched`.
+    #[inline(never)]
+    pub(crate) fn count(&mut self, words: &[u32], touched: &mut Vec<u32>) -> usize {
+        let (tallies, batch) = (self.tallies.as_mut_slice(), self.batch);
+        for (place, word) in words.iter().enumerate() {
+            let Some(tally) = tallies.get_mut(*word as usize) else { return place };
+            tally.total += 1;
+            if tally.seen != batch {
+                tally.seen = batch;
+                touched.push(*word);
+            }
+        }
+        words.len()
     }
 
     /// Takes an occurrence back that was counted in this batch.
     pub(crate) fn uncount(&mut self, word: u32) {
-        self.totals[word as usize] -= 1;
+        self.tallies[word as usize].total -= 1;
     }
 
     /// As if the word had not occurred in this batch.
     pub(crate) fn unsee(&mut self, word: u32) {
-        self.seen[word as usize] = 0;
+        self.tallies[word as usize].seen = 0;
     }
 
     /// Forgets the words that were added last.
@@ -165,8 +176,7 @@ impl Words {
         }
         self.ends.truncate(len + 1);
         self.letters.truncate(self.ends[len] as usize);
-        self.totals.truncate(len);
-        self.seen.truncate(len);
+        self.tallies.truncate(len);
     }
 
     /// Adds a word with its total. False: it is there already, or there is no room at all.
@@ -175,11 +185,52 @@ impl Words {
         let all = Limits { words: u32::MAX as usize, bytes: u32::MAX as usize };
         match self.find_or_add(word, all) {
             Ok(new) if new as usize == before => {
-                self.totals[before] = total;
+                self.tallies[before].total = total;
                 true
             }
             _ => false,
         }
+    }
+}
+
+/// What a search looks at.
+#[derive(Clone, Copy)]
+struct Table<'a> {
+    slots: &'a [u32],
+    letters: &'a [u8],
+    ends: &'a [u32],
+}
+
+impl<'a> Table<'a> {
+    #[inline(always)]
+    fn word(self, word: u32) -> &'a [u8] {
+        let word = word as usize;
+        &self.letters[self.ends[word] as usize..self.ends[word + 1] as usize]
+    }
+
+    /// The number of a word, or [`UNKNOWN`].
+    #[inline(always)]
+    fn search(self, word: &[u8]) -> u32 {
+        let edges = Edges::of(word);
+        let mut slot = self.first_slot(word, edges);
+        loop {
+            let number = self.slots[slot].wrapping_sub(1);
+            if number == UNKNOWN || is_same(self.word(number), word, edges) {
+                return number;
+            }
+            slot = self.next_slot(slot);
+        }
+    }
+
+    #[inline(always)]
+    fn first_slot(self, word: &[u8], edges: Edges) -> usize {
+        let hash = if word.len() <= SHORT { edges.hash(word.len()) } else { hash_long(word) };
+        hash as usize & (self.slots.len() - 1)
+    }
+
+    #[inline(always)]
+    fn next_slot(self, slot: usize) -> usize {
+        (slot + 1) & (self.slots.len() - 1)
     }
 }
 
@@ -230,78 +281,9 @@ fn is_same(one: &[u8], other: &[u8], edges: Edges) -> bool {
     one.len() == other.len() && Edges::of(one) == edges && (one.len() <= SHORT || one == other)
 }
 
-/// What stands between single spaces, as `line.split(|byte| *byte == b' ')` has it, eight bytes at a time.
-#[derive(Clone)]
-pub(crate) struct Spaces<'a> {
-    line: &'a [u8],
-    /// Where the next word starts. None after the last.
-    start: Option<usize>,
-    /// Where the bytes start that `found` is of.
-    place: usize,
-    /// The highest bit of a byte is set where a space is.
-    found: u64,
-}
-
-impl<'a> Spaces<'a> {
-    pub(crate) fn new(line: &'a [u8]) -> Self {
-        Spaces { line, start: Some(0), place: 0, found: spaces(line) }
-    }
-}
-
-impl<'a> Iterator for Spaces<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let start = self.start?;
-        while self.found == 0 {
-            self.place += 8;
-            if self.place >= self.line.len() {
-                self.start = None;
-                return Some(&self.line[start..]);
-            }
-            self.found = spaces(&self.line[self.place..]);
-        }
-        let end = self.place + self.found.trailing_zeros() as usize / 8;
-        self.found &= self.found - 1;
-        self.start = Some(end + 1);
-        Some(&self.line[start..end])
-    }
-}
-
-/// The spaces among the first eight bytes: the highest bit of each byte that is one, the first byte in the lowest bits.
-fn spaces(bytes: &[u8]) -> u64 {
-    const LOW: u64 = u64::from_ne_bytes([0x7f; 8]);
-    let eight = match bytes.first_chunk() {
-        Some(eight) => u64::from_le_bytes(*eight),
-        None => bytes.iter().rev().fold(0, |eight, byte| eight << 8 | u64::from(*byte)),
-    };
-    // A byte is 0 where there was a space, and adding 0x7f sets the highest bit of every other.
-    let zeros = eight ^ u64::from_ne_bytes([b' '; 8]);
-    !(((zeros & LOW) + LOW) | zeros | LOW)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn splits_as_the_standard_library_does() {
-        // Every line of up to 10 bytes that are a space or not, and what a space must not be taken for: 0x21 differs in its
-        // lowest bit (a borrow would mark it after a space), 0xa0 in its highest, 0x00 in the only bit that it has.
-        for other in [b'a', b'!', 0xa0, 0] {
-            for length in 0..=10 {
-                for bits in 0..1 << length {
-                    let line: Vec<u8> =
-                        (0..length).map(|place| if bits >> place & 1 == 1 { b' ' } else { other }).collect();
-                    let words: Vec<&[u8]> = Spaces::new(&line).collect();
-                    let expected: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-                    assert_eq!(words, expected, "{line:?}");
-                }
-            }
-        }
-        let long = b"abcdefghijklmnopqrstuvwxyz  abcdefg hijklmnop ".repeat(3);
-        assert!(Spaces::new(&long).eq(long.split(|byte| *byte == b' ')));
-    }
 
     #[test]
     fn words_that_are_forgotten_leave_the_others_to_be_found() {
