@@ -4,19 +4,29 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use acequia_connector_api::{Batch, BatchLimits, Position};
+use acequia_connector_api::{Batch, BatchLimits, Origin, Position, Segment};
 use acequia_format::Decoder;
 use serde_json::Value;
 
 use crate::tail::Tail;
 
+/// Rows that take so many times the memory that their records take (there are hundreds of columns, and few of them in each) are
+/// not read ahead.
+const SWOLLEN: usize = 16;
+/// Of a batch of less it does not tell.
+const LITTLE: usize = 64 << 10;
+
 /// Records go in, batches come out. Each batch has with it what changes in the position once it is handed over: a chunk
 /// of a file may hold the rows of several batches, and the position must not run ahead of the one that was returned last.
 pub(crate) struct Building {
+    /// Makes a decoder that knows nothing yet.
+    make: Arc<dyn Fn() -> Decoder + Send + Sync>,
     decoder: Decoder,
     limits: BatchLimits,
     /// Records since the last batch, failed ones too.
     records: usize,
+    /// A batch took much more memory than its records.
+    swollen: bool,
     /// When the first of them was taken.
     since: Option<Instant>,
     /// The file whose CSV header the decoder has.
@@ -24,20 +34,70 @@ pub(crate) struct Building {
     /// What was learnt of the rows' types, as the position has it.
     learnt: Option<Value>,
     changes: Changes,
-    ready: VecDeque<(Batch, Changes)>,
+    ready: VecDeque<Ready>,
 }
 
+/// A batch, and what it changes in the position.
+pub(crate) type Ready = (Batch, Changes);
+
 /// New values of the position's entries; none: the entry goes.
-type Changes = BTreeMap<String, Option<Value>>;
+pub(crate) type Changes = BTreeMap<String, Option<Value>>;
 
 impl Building {
-    pub(crate) fn new(mut decoder: Decoder, limits: BatchLimits, position: &Position) -> Self {
-        let learnt = position.as_single().cloned();
-        if let Some(learnt) = &learnt {
-            decoder.set_inferred(learnt);
+    pub(crate) fn new(
+        make: impl Fn() -> Decoder + Send + Sync + 'static,
+        limits: BatchLimits,
+        position: &Position,
+    ) -> Self {
+        Building::of(Arc::new(make), limits, position.as_single().cloned())
+    }
+
+    fn of(make: Arc<dyn Fn() -> Decoder + Send + Sync>, limits: BatchLimits, learnt: Option<Value>) -> Self {
+        let decoder = taught(&make, learnt.as_ref());
+        Building {
+            make,
+            decoder,
+            limits,
+            records: 0,
+            swollen: false,
+            since: None,
+            turn: None,
+            learnt,
+            changes: Changes::new(),
+            ready: VecDeque::new(),
         }
-        let ready = VecDeque::new();
-        Building { decoder, limits, records: 0, since: None, turn: None, learnt, changes: Changes::new(), ready }
+    }
+
+    /// An empty one that knows the same of the rows' types.
+    pub(crate) fn another(&self) -> Building {
+        Building::of(self.make.clone(), self.limits, self.learnt.clone())
+    }
+
+    /// Whether a batch took much more memory than its records.
+    pub(crate) fn has_swollen(&self) -> bool {
+        self.swollen
+    }
+
+    /// What is known of the rows' types.
+    pub(crate) fn learnt(&self) -> Option<&Value> {
+        self.learnt.as_ref()
+    }
+
+    /// Its closed batches, for [`Building::accept`]. What the position has behind the last of them is left out: whoever takes them
+    /// knows that place.
+    pub(crate) fn take_ready(&mut self) -> VecDeque<Ready> {
+        self.changes.clear();
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Take the batches that another one has made of what follows, and has counted lines from 0 in, where so many are before.
+    /// Nothing may be in this one.
+    pub(crate) fn accept(&mut self, ready: VecDeque<Ready>, other: &Building, lines: u64) {
+        self.ready.extend(ready.into_iter().map(|(batch, changes)| moved(batch, changes, lines)));
+        if self.learnt != other.learnt {
+            self.learnt.clone_from(&other.learnt);
+            self.decoder = taught(&self.make, self.learnt.as_ref());
+        }
     }
 
     /// Take the records of these bytes of a file; without bytes: of its end.
@@ -97,7 +157,9 @@ impl Building {
         }
         self.records = 0;
         self.since = None;
+        let bytes = self.decoder.bytes().max(LITTLE);
         let batch = self.decoder.finish();
+        self.swollen |= batch.rows.get_array_memory_size() > SWOLLEN * bytes;
         let learnt = self.decoder.inferred();
         if learnt != self.learnt {
             self.changes.insert(String::new(), learnt.clone());
@@ -128,6 +190,29 @@ impl Building {
             apply(std::mem::take(&mut self.changes), position);
         }
     }
+}
+
+/// A batch with so many lines before it.
+fn moved(mut batch: Batch, mut changes: Changes, lines: u64) -> Ready {
+    let by = i64::try_from(lines).unwrap_or(i64::MAX);
+    if let Origin::Segments(segments) = &batch.origin {
+        let segments =
+            segments.iter().map(|segment| Segment { first: segment.first.saturating_add(by), ..segment.clone() });
+        batch.origin = Origin::Segments(segments.collect());
+    }
+    for failed in &mut batch.failed {
+        failed.offset = failed.offset.map(|line| line.saturating_add(by));
+    }
+    changes.values_mut().flatten().for_each(|entry| crate::tail::move_entry(entry, lines));
+    (batch, changes)
+}
+
+fn taught(make: &Arc<dyn Fn() -> Decoder + Send + Sync>, learnt: Option<&Value>) -> Decoder {
+    let mut decoder = make();
+    if let Some(learnt) = learnt {
+        decoder.set_inferred(learnt);
+    }
+    decoder
 }
 
 fn apply(changes: Changes, position: &mut Position) {

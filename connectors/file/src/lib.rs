@@ -3,6 +3,7 @@
 //! [`FileSource`] reads one file, or all that match a pattern, once or following what is added. [`FileSink`] writes each
 //! row exactly once: the file's length is part of the checkpoint.
 
+mod ahead;
 mod building;
 mod config;
 mod entry;

@@ -2,16 +2,17 @@
 //!
 //! A finite source has one file open at a time, in the order of their names. A following one has all of them open and
 //! reads them by turns. Reading is plain and blocking, a chunk at a time: a local file answers at once, and between two
-//! chunks other pipelines get the thread.
+//! chunks other pipelines get the thread. Of a large file of JSON lines pieces are decoded on all cores ([`crate::ahead`]).
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use acequia_connector_api::{ConnectorError, Context, Event, Position, Progress, Source};
-use acequia_format::{Decoder, FormatOptions};
+use acequia_format::{Decoder, Format, FormatOptions};
 use async_trait::async_trait;
 
+use crate::ahead::Ahead;
 use crate::building::Building;
 use crate::config::FileSource;
 use crate::entry::Entries;
@@ -43,6 +44,10 @@ pub(crate) struct Reader {
     pub(crate) building: Building,
     position: Position,
     chunk: Vec<u8>,
+    /// Finite: pieces of the open file that are decoded beside each other.
+    ahead: Option<Ahead>,
+    /// On how many cores.
+    cores: usize,
     /// Bytes of the files that are finished, and of all.
     done: u64,
     total: u64,
@@ -78,8 +83,10 @@ impl Reader {
             let entries = Entries::new(&mut position, &files, Entry::mark);
             (entries, files.into_iter().map(|(path, _)| path).collect(), total)
         };
-        let building =
-            Building::new(Decoder::new(&options).reading(context.reads.as_deref()), context.batch, &position);
+        let cores = if options.format == Format::Json && !config.follow { cores() } else { 1 };
+        let (format, reads) = (options.clone(), context.reads.clone());
+        let make = move || Decoder::new(&format).reading(reads.as_deref());
+        let building = Building::new(make, context.batch, &position);
         let mut reader = Reader {
             listing,
             options,
@@ -95,6 +102,8 @@ impl Reader {
             building,
             position,
             chunk: vec![0; CHUNK],
+            ahead: None,
+            cores,
             done: 0,
             total,
         };
@@ -144,12 +153,35 @@ impl Reader {
             self.todo.pop_front();
             self.tails.push(tail);
         }
+        if let Some(tail) = self.tails.first()
+            && let Some(ahead) = Ahead::begin(tail, &self.building, self.cores)
+        {
+            self.building.close();
+            // What the next batch would have brought, if there is none in work: the pieces' batches know nothing of it.
+            self.building.settle(&mut self.position);
+            self.ahead = Some(ahead);
+            return Ok(Step::Read);
+        }
         if !self.read_chunk(0)? {
             let mut tail = self.tails.remove(0);
             self.building.take(&mut tail, None);
             self.done += tail.read;
         }
         Ok(Step::Read)
+    }
+
+    /// Take the next piece of a file that is read ahead, and see to it that the others are in work meanwhile. False: the file is
+    /// not, or not any more. Cancel safe.
+    async fn step_ahead(&mut self) -> Result<bool, ConnectorError> {
+        let (Some(ahead), Some(tail)) = (&mut self.ahead, self.tails.first_mut()) else { return Ok(false) };
+        ahead.fill(tail, &self.building)?;
+        ahead.take(tail, &mut self.building).await?;
+        if ahead.is_done() {
+            self.ahead = None;
+            tail.go_on_alone();
+            self.building.note(tail);
+        }
+        Ok(true)
     }
 
     fn step_following(&mut self) -> Result<Step, ConnectorError> {
@@ -184,7 +216,7 @@ impl Reader {
 
     fn is_cut(&mut self, index: usize) -> Result<bool, ConnectorError> {
         let Some(tail) = self.tails.get_mut(index) else { return Ok(false) };
-        let cut = tail.restart_if_cut(&self.options, self.max_record);
+        let cut = tail.restart_if_cut();
         let cut = cut.map_err(|error| could_not("look at", &tail.path, error))?;
         if cut {
             self.building.note(tail);
@@ -199,12 +231,24 @@ impl Reader {
     }
 }
 
+/// How many cores there are to decode on: those that the pipelines run on.
+fn cores() -> usize {
+    tokio::runtime::Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers())
+}
+
 #[async_trait]
 impl Source for Reader {
     async fn next(&mut self) -> Result<Event, ConnectorError> {
         loop {
             if let Some(batch) = self.building.pop(&mut self.position) {
+                if let (Some(ahead), Some(tail)) = (&mut self.ahead, self.tails.first()) {
+                    // While this one is written. An error comes again.
+                    let _ = ahead.fill(tail, &self.building);
+                }
                 return Ok(Event::Batch(batch));
+            }
+            if self.step_ahead().await? {
+                continue;
             }
             let is_due = self.follow && self.building.remaining().is_some_and(|remaining| remaining.is_zero());
             if is_due {

@@ -36,11 +36,15 @@ pub(crate) struct Tail {
     pub(crate) path: PathBuf,
     /// The path, as the position and the rows' origin have it.
     pub(crate) partition: Arc<str>,
-    pub(crate) file: File,
+    pub(crate) file: Arc<File>,
     pub(crate) id: FileId,
     /// Bytes that the framer was fed.
     pub(crate) read: u64,
     pub(crate) framer: Framer,
+    options: FormatOptions,
+    max_record: usize,
+    /// No more is read ahead.
+    pub(crate) one_by_one: bool,
     /// The place after the last record.
     pub(crate) at: Resume,
     /// The header of a CSV file, once it is read.
@@ -61,9 +65,43 @@ impl Tail {
     ) -> Self {
         let (at, header) = entry.map(|entry| (entry.at, entry.header)).unwrap_or_default();
         let header = header.map(String::into_bytes);
-        let framer = Framer::resume(options, max_record, at);
         let partition = Arc::from(path.to_string_lossy());
-        Tail { path, partition, file, id, read: at.offset, framer, at, header, rotated: None }
+        Tail {
+            path,
+            partition,
+            file: Arc::new(file),
+            id,
+            read: at.offset,
+            framer: Framer::resume(options, max_record, at),
+            options: options.clone(),
+            max_record,
+            one_by_one: false,
+            at,
+            header,
+            rotated: None,
+        }
+    }
+
+    /// The same file, read from another place on.
+    pub(crate) fn moved_to(&self, at: Resume) -> Tail {
+        Tail {
+            path: self.path.clone(),
+            partition: self.partition.clone(),
+            file: self.file.clone(),
+            read: at.offset,
+            framer: Framer::resume(&self.options, self.max_record, at),
+            options: self.options.clone(),
+            at,
+            header: self.header.clone(),
+            ..*self
+        }
+    }
+
+    /// Go back to the last record that was taken, and read on from there alone.
+    pub(crate) fn go_on_alone(&mut self) {
+        self.read = self.at.offset;
+        self.framer = Framer::resume(&self.options, self.max_record, self.at);
+        self.one_by_one = true;
     }
 
     /// Read on; 0: there is no more for now.
@@ -84,7 +122,7 @@ impl Tail {
     }
 
     /// If the file was cut short: go back to its start. What the framer had of a last line is gone with the file's.
-    pub(crate) fn restart_if_cut(&mut self, options: &FormatOptions, max_record: usize) -> io::Result<bool> {
+    pub(crate) fn restart_if_cut(&mut self) -> io::Result<bool> {
         let length = self.file.metadata()?.len();
         if length >= self.read {
             return Ok(false);
@@ -94,7 +132,7 @@ impl Tail {
         self.read = 0;
         self.at = Resume::default();
         self.header = None;
-        self.framer = Framer::new(options, max_record);
+        self.framer = Framer::new(&self.options, self.max_record);
         Ok(true)
     }
 
@@ -119,4 +157,13 @@ pub(crate) fn entry(file: &File, id: FileId, at: Resume, header: Option<&[u8]>, 
     });
     let header = header.map(|header| String::from_utf8_lossy(header).into_owned());
     serde_json::to_value(Entry { mark, at, header }).unwrap_or_default()
+}
+
+/// The same with so many lines before it. What is no entry stays as it is.
+pub(crate) fn move_entry(entry: &mut Value, lines: u64) {
+    if let Some(line) = entry.pointer_mut("/at/line")
+        && let Some(before) = line.as_u64()
+    {
+        *line = Value::from(before + lines);
+    }
 }

@@ -1,5 +1,6 @@
 //! Tests of the connector as the engine sees it: configurations as TOML, batches, positions, states.
 
+mod ahead;
 mod columnar;
 mod crash;
 mod follow;
