@@ -13,9 +13,11 @@ use crate::daemon::{Daemon, Memory};
 const ROWS: u64 = 100_000;
 /// How long they may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// After how long without a row the memory is looked at once more.
+const REST: Duration = Duration::from_secs(30);
 
-/// The daemon's memory when all rows have arrived, in each of some runs.
-pub(crate) fn measure(daemon: &Daemon, runs: usize) -> Result<Vec<Memory>> {
+/// The daemon's memory when all rows have arrived, and half a minute later, in each of some runs.
+pub(crate) fn measure(daemon: &Daemon, runs: usize) -> Result<Vec<[Memory; 2]>> {
     let (kafka, cassandra, influxdb) = (Kafka::start(), Cassandra::start(), InfluxDb::start());
     kafka.create_topic(TOPIC, 1, &[]);
     topics::fill(kafka.address(), TOPIC, ROWS).context("the topic can't be filled")?;
@@ -23,7 +25,7 @@ pub(crate) fn measure(daemon: &Daemon, runs: usize) -> Result<Vec<Memory>> {
     (0..runs).map(|run| one(daemon, &kafka, &cassandra, &influxdb, run)).collect()
 }
 
-fn one(daemon: &Daemon, kafka: &Kafka, cassandra: &Cassandra, influxdb: &InfluxDb, run: usize) -> Result<Memory> {
+fn one(daemon: &Daemon, kafka: &Kafka, cassandra: &Cassandra, influxdb: &InfluxDb, run: usize) -> Result<[Memory; 2]> {
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let (configs, state) = (folder.path().join("pipelines"), folder.path().join("state"));
     std::fs::create_dir(&configs)?;
@@ -62,9 +64,11 @@ fn one(daemon: &Daemon, kafka: &Kafka, cassandra: &Cassandra, influxdb: &InfluxD
     arrive("the file", || count(&output))?;
     arrive("Cassandra", || Ok(cassandra.count(&table)))?;
     arrive("InfluxDB", || Ok(influxdb.count(&bucket, "bench", "value")))?;
-    let memory = running.memory()?;
+    let arrived = running.memory()?;
+    std::thread::sleep(REST);
+    let rested = running.memory()?;
     running.stop()?;
-    Ok(memory)
+    Ok([arrived, rested])
 }
 
 fn count(path: &Path) -> Result<u64> {

@@ -47,6 +47,7 @@ pub struct Daemon;
 
 impl Backend for Daemon {
     fn run(&self, options: RunOptions) -> anyhow::Result<ExitCode> {
+        daemon::keep_tight();
         let runtime = Runtime::new().context("no threads can be started")?;
         runtime.block_on(async {
             let shutdown = daemon::shutdown_signal()?;

@@ -20,8 +20,10 @@ use std::time::Duration;
 use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 pub use build::{Builder, Built, Change, Found, Loaded, Print};
+pub(crate) use heap::keep_tight;
 
 use crate::admin::{self, Board};
 use crate::config::plugins::PluginPath;
@@ -91,12 +93,14 @@ pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> any
     // end of the daemon. The handler stays when what is returned here is dropped.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).context("SIGXFSZ can't be handled")?);
     raise_file_limit();
-    heap::keep_tight();
     let notifier = Notifier::from_env().map(Arc::new);
     let _lock = StateLock::take(&options.state)?;
     let store = Store::open(&options.state)?;
     let builder = RunOptions::builder(&options.plugins, Some(options.state.join("compiled")))?;
     let (board, mut requests) = Board::new();
+    // It ends with this.
+    let mut housekeeping = JoinSet::new();
+    housekeeping.spawn(heap::give_back_in_turn());
     let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
     let admin = match &options.listen {
         Some(address) => Some(serve(address, &options, &board, admin_stopped).await?),
