@@ -11,6 +11,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use acequia_format::Format;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use crate::config::FileSink;
 use crate::errors::{could_not, fatal, state_value, sync_folder};
@@ -39,6 +42,10 @@ struct State {
     columns: Option<Vec<String>>,
 }
 
+/// So much is written before the system is asked to bring it to disk. Without that a checkpoint would find everything still to be
+/// done, and would wait for it.
+const WRITE_BACK: u64 = 4 << 20;
+
 pub(crate) struct FileWriter {
     path: PathBuf,
     file: Arc<File>,
@@ -50,6 +57,10 @@ pub(crate) struct FileWriter {
     length: u64,
     /// The length at the last flush.
     flushed: u64,
+    /// The system was asked to bring the file to disk up to here.
+    asked: u64,
+    /// That it asks.
+    write_back: Option<JoinHandle<()>>,
     /// A write failed and may have left bytes beyond `length`.
     torn: bool,
     /// The file's entry in its folder is not yet on disk.
@@ -93,6 +104,8 @@ impl FileWriter {
             rows,
             length,
             flushed: length,
+            asked: length,
+            write_back: None,
             torn: false,
             created,
             dirty: true,
@@ -145,6 +158,26 @@ impl FileWriter {
             Ok(Err(error)) => Err(fatal(could_not("bring to disk", &self.path, error))),
             Err(error) => Err(fatal(could_not("bring to disk", &self.path, error))),
         }
+    }
+
+    /// Have what was written brought to disk, without waiting for it. If that fails, the next [`FileWriter::sync`] says so.
+    fn begin_write_back(&mut self) {
+        // A file that was cut short or begun anew.
+        self.asked = self.asked.min(self.length);
+        let is_busy = self.write_back.as_ref().is_some_and(|task| !task.is_finished());
+        if is_busy || self.length - self.asked < WRITE_BACK {
+            return;
+        }
+        #[cfg(target_os = "linux")]
+        if let (Ok(start), Ok(length)) = (i64::try_from(self.asked), i64::try_from(self.length - self.asked)) {
+            let file = self.file.clone();
+            // It waits where the disk has too much to do already.
+            self.write_back = Some(tokio::task::spawn_blocking(move || {
+                // SAFETY: the file is open, and the call touches no memory of ours. That some file systems can't do it is no harm.
+                unsafe { libc::sync_file_range(file.as_raw_fd(), start, length, libc::SYNC_FILE_RANGE_WRITE) };
+            }));
+        }
+        self.asked = self.length;
     }
 
     /// Whether the path names another file than the open one, or none.
@@ -201,6 +234,7 @@ impl Sink for FileWriter {
             return Err(could_not("write", &self.path, error));
         }
         self.length += self.buffer.len() as u64;
+        self.begin_write_back();
         Ok(failed)
     }
 
