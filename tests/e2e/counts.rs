@@ -148,3 +148,30 @@ checkpoint_interval = "50ms"
     daemon.wait_state("rows", "RUNNING");
     assert_eq!(of(&counts(&daemon, "rows"), "file")[2], written as u64, "what is counted is what is in the file");
 }
+
+/// As the plugin's page says: a million words of eight letters fit the default limit of its memory, snapshots included.
+#[test]
+fn a_million_words_fit_the_default_limit() {
+    const WORDS: u64 = 1_000_000;
+    // All different, and in no order: the factor has no divisor in common with the number of words of eight letters.
+    let word = |number: u64| {
+        let mut rest = number * 1_000_003 % 26u64.pow(8);
+        let letter = || {
+            let letter = b'a' + (rest % 26) as u8;
+            rest /= 26;
+            char::from(letter)
+        };
+        std::iter::repeat_with(letter).take(8).collect::<String>()
+    };
+    let line = |first: u64| (first..first + 8).map(word).collect::<Vec<_>>().join(" ") + "\n";
+    let mut daemon = Daemon::new();
+    daemon.file("lines.txt", (0..WORDS).step_by(8).map(line).collect::<String>());
+    daemon.pipeline(
+        "million",
+        "[source]\ntype = \"file\"\npath = \"DIR/lines.txt\"\nformat = \"text\"\n\n[[transform]]\nplugin = \"word-count\"\n\n\
+         [[sink]]\ntype = \"file\"\npath = \"OUT/words.csv\"\ncsv = { header = false }\n\n[delivery]\ncheckpoint_interval = \"20ms\"\n",
+    );
+    let exit = daemon.once();
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    assert_eq!(rows(&daemon.out("words.csv")), WORDS as usize, "each word is new");
+}

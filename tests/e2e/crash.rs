@@ -185,3 +185,47 @@ path = "OUT/early.jsonl"
     assert_eq!(daemon.once().code, Some(0));
     assert_eq!(rows(&daemon.out("early.jsonl")), 60_000);
 }
+
+/// Pieces of it are decoded beside each other, on all cores.
+#[test]
+fn every_row_of_a_large_file_is_written_once() {
+    let text: String = (0..ROWS).map(|row| format!("{{\"number\":{row},\"text\":\"row {row}\"}}\n")).collect();
+    // On a fast machine it may be over before it can be killed.
+    assert!((0..50).any(|_| copy_and_kill(&text) > 0), "the run was never killed");
+}
+
+/// Copy a file of these rows while the daemon is killed again and again, until it is faster. Returns how often it was.
+fn copy_and_kill(text: &str) -> usize {
+    let mut daemon = Daemon::new();
+    daemon.file("large.jsonl", text);
+    daemon.pipeline(
+        "large",
+        "[source]\ntype = \"file\"\npath = \"DIR/large.jsonl\"\n\n[[sink]]\ntype = \"file\"\npath = \"OUT/large.jsonl\"\n\n\
+         [delivery]\ncheckpoint_interval = \"5ms\"\n",
+    );
+    let out = daemon.out("large.jsonl");
+    let size = || std::fs::metadata(&out).map_or(0, |metadata| metadata.len());
+    let (mut random, mut seen) = (moments("large.jsonl"), Vec::new());
+    while seen.len() < KILLS {
+        let before = size();
+        daemon.spawn(&["--once"]);
+        wait_until("rows are written again", || !daemon.is_running() || size() != before);
+        // The moment is the test's matter, not a wait for something.
+        std::thread::sleep(random.random_range(Duration::ZERO..Duration::from_millis(50)));
+        if !daemon.is_running() {
+            let exit = daemon.wait_exit();
+            assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+            break;
+        }
+        daemon.kill();
+        seen.push(size());
+    }
+    println!("large.jsonl: bytes in the file at each kill: {seen:?}");
+    let exit = daemon.once();
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    assert!(
+        std::fs::read(&out).unwrap() == text.as_bytes(),
+        "the rows are not those of the input, each once, in order"
+    );
+    seen.len()
+}

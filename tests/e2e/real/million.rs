@@ -2,13 +2,13 @@
 //! stopped for half a minute in the middle, and with both. Each row has a key of its own, so none is missing and none there
 //! twice when as many are there as were sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use acequia_tests::servers::{Cassandra, InfluxDb, Kafka, Produce, Server};
 use acequia_tests::{Daemon, rows};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{SCHEMA, check_account, read_so_far, write_rows};
 
@@ -156,6 +156,29 @@ fn a_million_rows_reach_cassandra_whatever_happens() {
 
 struct Bucket(InfluxDb);
 
+impl Bucket {
+    fn points(&self, place: &str) -> Vec<Map<String, Value>> {
+        self.0.query(&format!(
+            "from(bucket: {place:?}) |> range(start: 0) |> filter(fn: (r) => r._field == \"value\")
+             |> keep(columns: [\"_time\", \"_value\", \"even\"])"
+        ))
+    }
+
+    /// The points, each series and time once. While InfluxDB has some points of a series in a file and others in its cache, a query may
+    /// give those of the file again (<https://github.com/influxdata/influxdb/issues/26690>, open when this was written; seen with 2.8.0:
+    /// 1,368 of a million, for as long as it was looked at). No writer can do that: a point is its series and its time, and one that
+    /// is written twice is there once.
+    fn count_here(&self, place: &str) -> (u64, u64) {
+        let points = self.points(place);
+        let of = |point: &Map<String, Value>| {
+            (point["even"].to_string(), point["_time"].to_string(), point["_value"].as_u64())
+        };
+        let once: BTreeSet<_> = points.iter().map(of).collect();
+        println!("{place}: the server gave {} points, of which {} differ", points.len(), once.len());
+        (once.len() as u64, once.iter().filter_map(|(.., value)| *value).sum())
+    }
+}
+
 impl Target for Bucket {
     fn server(&mut self) -> &mut Server {
         &mut self.0
@@ -178,14 +201,12 @@ impl Target for Bucket {
             ));
             rows.first().and_then(|row| row["_value"].as_u64()).unwrap_or(0)
         };
-        (of("count"), of("sum"))
+        let (count, sum) = (of("count"), of("sum"));
+        if count <= ROWS { (count, sum) } else { self.count_here(place) }
     }
 
     fn look_closer(&self, place: &str) -> String {
-        let points = self.0.query(&format!(
-            "from(bucket: {place:?}) |> range(start: 0) |> filter(fn: (r) => r._field == \"value\")
-             |> keep(columns: [\"_time\", \"_value\", \"even\"])"
-        ));
+        let points = self.points(place);
         let mut of_value = BTreeMap::<Option<u64>, Vec<String>>::new();
         for point in &points {
             of_value.entry(point["_value"].as_u64()).or_default().push(format!("{} {}", point["even"], point["_time"]));
