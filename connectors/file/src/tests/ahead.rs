@@ -31,6 +31,18 @@ fn on_cores<T>(cores: usize, work: impl Future<Output = T>) -> T {
     runtime.enable_all().build().unwrap().block_on(work)
 }
 
+/// A file of so many rows in a folder of its own.
+fn rows_of(rows: usize, row: impl Fn(usize) -> String) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let text: String = (0..rows).map(|number| row(number) + "\n").collect();
+    fs::write(folder.path().join("rows.jsonl"), text).unwrap();
+    folder
+}
+
+fn number(number: usize) -> String {
+    format!("{{\"n\":{number}}}")
+}
+
 fn read_on(cores: usize, folder: &Path, rows: usize) -> (Vec<String>, Vec<(usize, Position)>) {
     on_cores(cores, async {
         let context = context(folder, rows);
@@ -48,9 +60,7 @@ fn without_types(rows: &[String]) -> Vec<String> {
 
 #[test]
 fn the_rows_and_their_lines_are_those_of_one_reader() {
-    let folder = tempfile::tempdir().unwrap();
-    let text: String = (0..500).map(|row| format!("{{\"n\":{row},\"s\":\"text {row}\"}}\n")).collect();
-    fs::write(folder.path().join("rows.jsonl"), text).unwrap();
+    let folder = rows_of(500, |row| format!("{{\"n\":{row},\"s\":\"text {row}\"}}"));
     let (alone, _) = read_on(1, folder.path(), 7);
     assert_eq!(alone.len(), 500);
     assert_eq!(alone[499], "500: {\"n\":499,\"s\":\"text 499\"}");
@@ -62,9 +72,7 @@ fn the_rows_and_their_lines_are_those_of_one_reader() {
 // invariant 2
 #[test]
 fn every_position_goes_on_where_it_was_taken() {
-    let folder = tempfile::tempdir().unwrap();
-    let text: String = (0..120).map(|row| format!("{{\"n\":{row}}}\n")).collect();
-    fs::write(folder.path().join("rows.jsonl"), text).unwrap();
+    let folder = rows_of(120, number);
     let (rows, positions) = read_on(3, folder.path(), 4);
     assert!(positions.len() > 30);
     for (cores, (before, position)) in positions.iter().enumerate().map(|(index, at)| (1 + index % 3, at)) {
@@ -78,9 +86,7 @@ fn every_position_goes_on_where_it_was_taken() {
 
 #[test]
 fn a_read_that_is_given_up_takes_nothing_along() {
-    let folder = tempfile::tempdir().unwrap();
-    let text: String = (0..300).map(|row| format!("{{\"n\":{row}}}\n")).collect();
-    fs::write(folder.path().join("rows.jsonl"), text).unwrap();
+    let folder = rows_of(300, number);
     let (alone, _) = read_on(1, folder.path(), 5);
     let rows = on_cores(2, async {
         let (context, mut random) = (context(folder.path(), 5), Random(7));

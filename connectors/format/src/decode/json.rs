@@ -97,7 +97,7 @@ impl JsonRows {
         let JsonRows { scratch, scanner, plan, .. } = self;
         let known = known.or_else(|| {
             let row = scanner.scan(record.as_bytes()).filter(|row| row.length == record.len())?;
-            Some(Known { text: Some(record), parts: scanner.parts(), shape: row.shape, plain: row.plain })
+            Some(Known { text: Some(record), parts: scanner.parts(), row })
         });
         if let Some(known) = known
             && plan.fits(&known)
@@ -210,29 +210,29 @@ fn too_many_keys() -> String {
 }
 
 impl Plan {
-    fn fits(&self, row: &Known<'_>) -> bool {
-        row.plain && !self.repeats && self.knows(row)
+    fn fits(&self, known: &Known<'_>) -> bool {
+        known.row.plain && !self.repeats && self.knows(known)
     }
 
     /// Whether it was made for rows like this one, and says what to do with each of its values.
-    fn knows(&self, row: &Known<'_>) -> bool {
-        let is_null = |place: &usize| row.parts.get(*place).is_none_or(|part| part.kind == Kind::Null);
-        match (self.shape, row.shape) {
+    fn knows(&self, known: &Known<'_>) -> bool {
+        let is_null = |place: &usize| known.parts.get(*place).is_none_or(|part| part.kind == Kind::Null);
+        match (self.shape, known.row.shape) {
             (Some((planned, places)), Some(shape)) => {
-                planned == shape && row.parts.len() <= places && self.unknown.iter().all(is_null)
+                planned == shape && known.parts.len() <= places && self.unknown.iter().all(is_null)
             }
             _ => false,
         }
     }
 
     /// Make the plan for rows like this one, which is in the columns.
-    fn learn(&mut self, record: &str, row: &Known<'_>, columns: &Columns) {
-        let Some(shape) = row.shape else { return };
-        if self.knows(row) {
+    fn learn(&mut self, record: &str, known: &Known<'_>, columns: &Columns) {
+        let Some(shape) = known.row.shape else { return };
+        if self.knows(known) {
             return;
         }
-        *self = Plan { shape: Some((shape, row.parts.len())), ..Plan::default() };
-        for (place, part) in row.parts.iter().enumerate() {
+        *self = Plan { shape: Some((shape, known.parts.len())), ..Plan::default() };
+        for (place, part) in known.parts.iter().enumerate() {
             let name = part.key(record).unwrap_or_default();
             match columns.find(name) {
                 Some(index) => {

@@ -215,7 +215,7 @@ impl Core {
         let (end, resume) = (self.at.offset, self.resume(self.at));
         let place = usize::try_from(start - base).unwrap_or(usize::MAX);
         let text = text.get(place..place.saturating_add(row.length));
-        let known = Known { text, parts: self.scanner.parts(), shape: row.shape, plain: row.plain };
+        let known = Known { text, parts: self.scanner.parts(), row };
         let (record, parts) = (slice(data, base, start, end), Parts(Some(known)));
         each(Frame { record, line, start, end, error: None, header: false, resume, parts });
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::csv::CsvFramer;
 pub use self::json::JsonFramer;
 pub use self::line::LineFramer;
-use crate::scan::{Part, ShapeId};
+use crate::scan::{Part, Row};
 use crate::{Format, FormatOptions};
 
 /// How much of a record that is too long goes into its [`Frame`], at most. Enough to recognise it by.
@@ -50,9 +50,7 @@ pub(crate) struct Known<'a> {
     /// The record, if it is known to be UTF-8.
     pub(crate) text: Option<&'a str>,
     pub(crate) parts: &'a [Part],
-    /// See [`crate::scan::Row`].
-    pub(crate) shape: Option<ShapeId>,
-    pub(crate) plain: bool,
+    pub(crate) row: Row,
 }
 
 /// Where a framer stands between two records. The default is the start of the input. Serialized it is a small object, for
