@@ -66,10 +66,7 @@ fn of_diagnostics(text: &str, diagnostics: &Diagnostics) -> String {
 fn only_in_secrets(text: &str) -> bool {
     fn count(value: &toml::Value, secret: bool) -> usize {
         match value {
-            // The name of a variable is none.
-            toml::Value::String(text) if secret && !text.contains(&format!("${{{SECRET}")) => {
-                text.matches(SECRET).count()
-            }
+            toml::Value::String(text) if secret && !names_a_variable(text) => text.matches(SECRET).count(),
             toml::Value::Array(list) => list.iter().map(|value| count(value, secret)).sum(),
             toml::Value::Table(table) => table
                 .iter()
@@ -80,4 +77,12 @@ fn only_in_secrets(text: &str) -> bool {
     }
     let all = text.matches(SECRET).count();
     all > 0 && toml::from_str::<toml::Table>(text).is_ok_and(|table| count(&toml::Value::Table(table), false) == all)
+}
+
+/// Whether what stands for a secret is (part of) the name of a variable, as in `${A_hunter2}`: a name is no secret.
+fn names_a_variable(text: &str) -> bool {
+    text.split("${").skip(1).any(|inside| {
+        let name = inside.split(['}', ':']).next().unwrap_or_default();
+        name.contains(SECRET) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    })
 }
