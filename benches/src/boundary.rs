@@ -123,11 +123,11 @@ fn repeat(native: &mut Native, rows: &RecordBatch, count: u64) -> Result<()> {
     Ok(())
 }
 
-fn batch(rows: &RecordBatch) -> Batch {
+pub(crate) fn batch(rows: &RecordBatch) -> Batch {
     Batch::new(rows.clone(), Origin::Unknown)
 }
 
-async fn start(host: &Host, file: &Path, case: &Case) -> Result<PluginTransform> {
+pub(crate) async fn start(host: &Host, file: &Path, case: &Case) -> Result<PluginTransform> {
     let plugin = host.load(file)?;
     let input = RowSchema::from_arrow(case.rows.schema_ref());
     let options = StartOptions {

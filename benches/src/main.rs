@@ -8,6 +8,7 @@
 mod boundary;
 mod cases;
 mod daemon;
+mod dictionary;
 mod engine;
 mod files;
 mod growth;
@@ -21,6 +22,7 @@ mod pipeline;
 mod plot;
 mod report;
 mod servers;
+mod share;
 mod start;
 
 use std::path::PathBuf;
@@ -33,7 +35,7 @@ use daemon::Daemon;
 use report::Section;
 use servers::Target;
 
-/// Measure what Acequia costs on this machine. Without a section: all but `engine`, `instances`, `growth` and `peers`.
+/// Measure what Acequia costs on this machine. Without a section: all but `engine`, `instances`, `dictionary`, `share`, `growth` and `peers`.
 #[derive(Debug, Parser)]
 #[command(name = "acequia-bench", max_term_width = 100)]
 struct Arguments {
@@ -135,6 +137,10 @@ enum Which {
         /// Builds of `even-filter` to compare [default: the bundled one].
         builds: Vec<PathBuf>,
     },
+    /// How pipelines that all have more to do than they can share the cores.
+    Share,
+    /// Whether columns of texts that come again and again would pay as dictionaries.
+    Dictionary,
     /// Until a plugin is ready: compiling it, loading it compiled, making an instance, with and without a pool.
     Instances,
 }
@@ -220,6 +226,8 @@ fn measure(which: &Which, arguments: &Arguments, daemon: &Daemon) -> Result<Vec<
         }
         Which::Bare { .. } | Which::Tree(_) => anyhow::bail!("what counts is no section"),
         Which::Engine { builds } => engine::measure(daemon, builds, rounds(15)).context("the engine"),
+        Which::Share => share::measure(daemon, rounds(3)).context("the shares"),
+        Which::Dictionary => dictionary::measure(daemon, rounds(15)).context("the dictionaries"),
         Which::Instances => instances::measure(daemon, rounds(15)).context("the instances"),
     };
     Ok(vec![section?])

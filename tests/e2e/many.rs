@@ -102,3 +102,33 @@ fn a_thousand_pipelines_start_idle_reload_and_stop() {
     wait_until("it goes on where it was", || rows(&daemon.status("p000")) > rows(&untouched));
     assert_eq!(daemon.stop().code, Some(0));
 }
+
+/// One whose batches take a hundredth of the time of the others' gets as much time, and so a hundred times the rows. By turns it would get as many
+/// batches as each of them, and seen were four times as many, since there was a thread that it shared with only one of them.
+#[test]
+fn pipelines_share_the_cores_by_time() {
+    let mut daemon = Daemon::new();
+    let quick = text(1).replace("= 1\n", "= \"max\"\n");
+    daemon.pipeline("quick", &quick);
+    let slow = quick.replace("\"even-filter\"\n", "\"uuid\"\nconfig = { from = [\"value\"] }\n");
+    for number in 0..4 {
+        daemon.pipeline(&format!("slow{number}"), &slow);
+    }
+    daemon.start();
+    let rows = |name: &str| daemon.status(name)["acequia"]["stages"][0]["rows_out"].as_u64().unwrap_or(0);
+    let all = || (rows("quick"), (0..4).map(|number| rows(&format!("slow{number}"))).collect::<Vec<_>>());
+    // So that the start does not count, in which one after the other gets its plugin.
+    wait_until("all have rows", || all().1.iter().all(|rows| *rows > 100_000));
+    let before = all();
+    let since = || {
+        let (quick, slow) = all();
+        (quick - before.0, slow.iter().zip(&before.1).map(|(rows, before)| rows - before).collect::<Vec<_>>())
+    };
+    wait_until("all have more rows", || since().1.iter().all(|rows| *rows > 500_000));
+    let (quick, slow) = since();
+    println!("{quick} rows, and of the slow ones {slow:?}");
+    let (least, most) = (*slow.iter().min().unwrap(), *slow.iter().max().unwrap());
+    assert!(most < 3 * least, "{slow:?}");
+    assert!(quick > 20 * most, "{quick} rows, and of the slow ones {slow:?}");
+    assert_eq!(daemon.stop().code, Some(0));
+}

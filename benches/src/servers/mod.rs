@@ -145,11 +145,19 @@ fn file(scene: &Scene<'_>, kafka: &Kafka, rounds: usize) -> Result<Section> {
         },
         Contestant {
             with: 0,
+            name: "the same, librdkafka's own fetch.queue.backoff.ms",
+            run: Box::new(|round| {
+                let properties = "[source.properties]\n\"fetch.queue.backoff.ms\" = \"1000\"\n\n";
+                scene.pipeline("backoff", round, &format!("{properties}[[sink]]\ntype = \"blackhole\"\n"))
+            }),
+        },
+        Contestant {
+            with: 0,
             name: "kafka -> even-filter -> kafka, at least once",
             run: Box::new(|round| copy("at_least_once", round)),
         },
         Contestant {
-            with: 5,
+            with: 6,
             name: "the same, exactly once (beside the line above)",
             run: Box::new(|round| copy("exactly_once", round)),
         },

@@ -17,6 +17,7 @@ mod position;
 mod record;
 mod registry;
 mod secret;
+mod share;
 mod sink;
 mod source;
 mod types;
@@ -30,6 +31,7 @@ pub use position::Position;
 pub use record::{RECORD, record_column, record_field, without_record};
 pub use registry::{ConnectorInfo, Registry, SinkSpec, SinkType, SourceSpec, SourceType};
 pub use secret::{ResolvedSecret, Secret};
+pub use share::{Cores, Share};
 pub use sink::{Flushed, Sink, SinkConfig};
 pub use source::{Event, Handoff, Progress, Source, SourceConfig};
 pub use types::{ColumnType, Field, RowSchema, column_type_of, normalize};
@@ -53,6 +55,8 @@ pub struct Context {
     /// The only columns that are read behind a source that can leave out the others ([`SourceConfig::projects`]); it then
     /// gives each row what it was read from ([`RECORD`]). `None`: every column, and no such text.
     pub reads: Option<Vec<String>>,
+    /// What the pipeline may take of the cores. Tasks that the connector spawns are to be counted too ([`Share::meter`]).
+    pub share: Share,
 }
 
 impl Context {

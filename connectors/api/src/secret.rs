@@ -116,6 +116,7 @@ mod tests {
             batch: crate::BatchLimits::default(),
             tasks: 1,
             reads: None,
+            share: Default::default(),
         };
         let resolved = config.token.resolve(&context).unwrap();
         assert_eq!(resolved.expose(), "hunter2");
@@ -132,6 +133,7 @@ mod tests {
             batch: crate::BatchLimits::default(),
             tasks: 1,
             reads: None,
+            share: Default::default(),
         };
         let error = config.token.resolve(&context).unwrap_err();
         assert!(error.to_string().contains("ACEQUIA_NO_SUCH_VARIABLE"));

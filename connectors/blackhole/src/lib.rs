@@ -85,6 +85,7 @@ mod tests {
             batch: BatchLimits::default(),
             tasks: 1,
             reads: None,
+            share: Default::default(),
         };
         let mut sink = config.open(&context, None).await.unwrap();
         assert!(sink.write(&batch(3)).await.unwrap().is_empty());

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use acequia_connector_api::ConnectorError;
+use acequia_connector_api::{ConnectorError, Share};
 use acequia_format::Resume;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -35,6 +35,7 @@ pub(crate) struct Ahead {
     /// How many at the same time.
     most: usize,
     jobs: VecDeque<JoinHandle<Done>>,
+    share: Share,
     /// Where the next piece starts.
     next: u64,
     /// There are no more of them.
@@ -61,7 +62,7 @@ struct Done {
 impl Ahead {
     /// Whether the rest of a file is worth it, and is one row a line as far as it is known; then begin there. Not in the middle of
     /// a line: soon there will be the start of one.
-    pub(crate) fn begin(tail: &Tail, building: &Building, cores: usize) -> Option<Self> {
+    pub(crate) fn begin(tail: &Tail, building: &Building, cores: usize, share: &Share) -> Option<Self> {
         let Resume { lines, array, column, .. } = tail.at;
         if cores < 2 || tail.one_by_one || !lines || array || column != 0 || building.has_swollen() {
             return None;
@@ -70,6 +71,7 @@ impl Ahead {
         (length.saturating_sub(tail.at.offset) >= LEAST).then(|| Ahead {
             most: cores,
             jobs: VecDeque::new(),
+            share: share.clone(),
             next: tail.at.offset,
             ended: false,
             misses: 0,
@@ -110,7 +112,7 @@ impl Ahead {
         let spare = self.buildings.pop().filter(|spare| spare.learnt() == learnt.as_ref());
         let mut building = spare.unwrap_or_else(|| building.another());
         let mut buffer = self.buffers.pop().unwrap_or_default();
-        self.jobs.push_back(tokio::spawn(async move {
+        let decode = async move {
             buffer.resize(length, 0);
             let (read, buffer) = read(tail.file.clone(), buffer, from).await;
             if read.is_ok() {
@@ -119,7 +121,8 @@ impl Ahead {
             }
             let ready = building.take_ready();
             Done { from, at: read.map(|()| tail.at), learnt, ready, building, buffer }
-        }));
+        };
+        self.jobs.push_back(tokio::spawn(self.share.meter(decode)));
     }
 
     /// Wait for the first piece and take what it has brought, if it began where the one before it has ended. Cancel safe.

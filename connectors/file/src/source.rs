@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use acequia_connector_api::{ConnectorError, Context, Event, Position, Progress, Source};
+use acequia_connector_api::{ConnectorError, Context, Event, Position, Progress, Share, Source};
 use acequia_format::{Decoder, Format, FormatOptions};
 use async_trait::async_trait;
 
@@ -48,6 +48,7 @@ pub(crate) struct Reader {
     ahead: Option<Ahead>,
     /// On how many cores.
     cores: usize,
+    share: Share,
     /// Bytes of the files that are finished, and of all.
     done: u64,
     total: u64,
@@ -104,6 +105,7 @@ impl Reader {
             chunk: vec![0; CHUNK],
             ahead: None,
             cores,
+            share: context.share.clone(),
             done: 0,
             total,
         };
@@ -154,7 +156,7 @@ impl Reader {
             self.tails.push(tail);
         }
         if let Some(tail) = self.tails.first()
-            && let Some(ahead) = Ahead::begin(tail, &self.building, self.cores)
+            && let Some(ahead) = Ahead::begin(tail, &self.building, self.cores, &self.share)
         {
             self.building.close();
             // What the next batch would have brought, if there is none in work: the pieces' batches know nothing of it.

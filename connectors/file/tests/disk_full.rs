@@ -29,6 +29,7 @@ async fn a_full_disk_neither_doubles_nor_halves_a_row() {
         batch: BatchLimits::default(),
         tasks: 1,
         reads: None,
+        share: Default::default(),
     };
     // Where the disk is full, and what is left of the CSV file then.
     for (bytes, whole) in [(1, 0), (100, 0), (103, 101), (205, 200)] {

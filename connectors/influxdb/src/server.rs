@@ -235,6 +235,7 @@ mod tests {
             batch: acequia_connector_api::BatchLimits::default(),
             tasks: 1,
             reads: None,
+            share: Default::default(),
         };
         let token = Secret::Text("hunter2".into());
         let keys = Keys {

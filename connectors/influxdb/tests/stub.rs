@@ -135,6 +135,7 @@ async fn open(stub: &Stub, more: &str) -> Result<Box<dyn Sink>, ConnectorError> 
         batch: BatchLimits::default(),
         tasks: 1,
         reads: None,
+        share: Default::default(),
     };
     config.open(&context, None).await
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use acequia_connector_api::Cores;
 use anyhow::Context as _;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -48,16 +49,20 @@ pub struct Daemon;
 impl Backend for Daemon {
     fn run(&self, options: RunOptions) -> anyhow::Result<ExitCode> {
         daemon::keep_tight();
-        let runtime = Runtime::new().context("no threads can be started")?;
+        let (runtime, cores) = daemon::runtime()?;
         runtime.block_on(async {
             let shutdown = daemon::shutdown_signal()?;
-            daemon::run(options, shutdown).await
+            daemon::run(options, cores, shutdown).await
         })
     }
 
     fn checker(&self, plugins: &[PathBuf]) -> anyhow::Result<Box<dyn PlanCheck>> {
         let runtime = Runtime::new().context("no threads can be started")?;
-        Ok(Box::new(Checker { runtime, builder: RunOptions::builder(plugins, None)?, loaded: Loaded::new() }))
+        Ok(Box::new(Checker {
+            runtime,
+            builder: RunOptions::builder(plugins, None, Cores::default())?,
+            loaded: Loaded::new(),
+        }))
     }
 
     fn inspect(&self, file: &Path) -> anyhow::Result<Value> {

@@ -93,6 +93,7 @@ impl PipelineConfig {
             batch: self.delivery.batch,
             tasks: self.delivery.tasks,
             reads: None,
+            share: Default::default(),
         }
     }
 

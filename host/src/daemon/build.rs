@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use acequia_connector_api::{Registry, RowSchema};
+use acequia_connector_api::{Cores, Registry, RowSchema, Share};
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -27,6 +27,8 @@ pub struct Builder {
     pub plugins: PluginPath,
     /// What runs them.
     pub host: Host,
+    /// What the pipelines share.
+    pub cores: Cores,
 }
 
 /// A pipeline whose plugins are compiled and whose plans fit together.
@@ -46,6 +48,7 @@ pub struct Found {
     /// What tells two versions of it apart.
     pub print: Print,
     files: Vec<PathBuf>,
+    share: Share,
 }
 
 impl Found {
@@ -68,6 +71,7 @@ impl Found {
             on_error: config.errors.on_error,
             dead_letter: self.dead_letter,
             delivery: config.delivery,
+            share: self.share,
         };
         Ok(Built { setup: Arc::new(setup), print: self.print, files: self.files })
     }
@@ -221,7 +225,7 @@ impl Builder {
         let contents = contents(named.clone()).await;
         files.extend(named);
         let print = Print { frame: frame.finalize().to_hex().to_string(), contents, transforms };
-        Ok(Found { factories, dead_letter, print, files })
+        Ok(Found { factories, dead_letter, print, files, share: self.cores.share() })
     }
 
     async fn load(

@@ -17,8 +17,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use acequia_connector_api::Cores;
 use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
@@ -53,10 +55,27 @@ impl RunOptions {
     ///
     /// # Errors
     /// If this machine can't run WebAssembly.
-    pub fn builder(plugins: &[PathBuf], cache: Option<PathBuf>) -> anyhow::Result<Builder> {
+    pub fn builder(plugins: &[PathBuf], cache: Option<PathBuf>, cores: Cores) -> anyhow::Result<Builder> {
         let host = Host::new(&HostOptions { cache }).context("the plugin host can't start")?;
-        Ok(Builder { registry: connectors::registry(), plugins: PluginPath::of_process(plugins), host })
+        Ok(Builder { registry: connectors::registry(), plugins: PluginPath::of_process(plugins), host, cores })
     }
+}
+
+/// A runtime with a thread for each core, and what the pipelines on it share.
+///
+/// # Errors
+/// If no threads can be started.
+pub fn runtime() -> anyhow::Result<(Runtime, Cores)> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = Cores::new(threads);
+    let idle = cores.clone();
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .on_thread_park(move || idle.parks())
+        .enable_all()
+        .build()
+        .context("no threads can be started")?;
+    Ok((runtime, cores))
 }
 
 /// Done at the first SIGTERM or SIGINT. The handlers are in place when this returns, not when it is first awaited. A second
@@ -81,12 +100,12 @@ pub fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Run until `shutdown` is done or, with `once`, until there is nothing left to do.
+/// Run until `shutdown` is done or, with `once`, until there is nothing left to do, on a runtime with [`runtime`]'s `cores`.
 ///
 /// # Errors
 /// If the daemon itself can't start: its state folder, its listener, its engine. What is wrong with a pipeline is no error
 /// here: it is logged, shown in the status, and stops no other.
-pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> anyhow::Result<ExitCode> {
+pub async fn run(options: RunOptions, cores: Cores, shutdown: impl Future<Output = ()>) -> anyhow::Result<ExitCode> {
     // Before anything else: a SIGHUP that comes before its handler would end the process.
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP can't be handled")?;
     // A file that may not grow any more (`ulimit -f`, `LimitFSIZE=`) is an error of the write, as a full disk is, and not the
@@ -96,7 +115,7 @@ pub async fn run(options: RunOptions, shutdown: impl Future<Output = ()>) -> any
     let notifier = Notifier::from_env().map(Arc::new);
     let _lock = StateLock::take(&options.state)?;
     let store = Store::open(&options.state)?;
-    let builder = RunOptions::builder(&options.plugins, Some(options.state.join("compiled")))?;
+    let builder = RunOptions::builder(&options.plugins, Some(options.state.join("compiled")), cores)?;
     let (board, mut requests) = Board::new();
     // It ends with this.
     let mut housekeeping = JoinSet::new();

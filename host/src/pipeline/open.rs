@@ -152,7 +152,7 @@ impl Run {
         // Before any stage can say otherwise.
         status.opened();
         let capacity = setup.delivery.in_flight.max(1);
-        let mut tasks = Tasks::default();
+        let mut tasks = Tasks::of(setup.share.clone());
         let (report, reports) = mpsc::channel(16);
         let mut committed = Vec::new();
         let mut second_phase = None;

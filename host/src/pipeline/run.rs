@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use acequia_connector_api::{Handoff, Position};
+use acequia_connector_api::{Handoff, Position, Share};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -109,8 +109,8 @@ impl Swap {
 }
 
 /// The stages' tasks, by name.
-#[derive(Default)]
 pub(super) struct Tasks {
+    share: Share,
     set: JoinSet<Result<(), RunError>>,
     names: HashMap<Id, String>,
 }
@@ -441,8 +441,13 @@ impl Run {
 }
 
 impl Tasks {
+    /// None yet; they will be counted against that share.
+    pub(super) fn of(share: Share) -> Self {
+        Tasks { share, set: JoinSet::new(), names: HashMap::new() }
+    }
+
     pub(super) fn spawn(&mut self, name: &str, task: impl Future<Output = Result<(), RunError>> + Send + 'static) {
-        let id = self.set.spawn(task).id();
+        let id = self.set.spawn(self.share.meter(task)).id();
         self.names.insert(id, name.to_owned());
     }
 

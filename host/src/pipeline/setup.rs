@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use acequia_connector_api::{Context, RowSchema};
+use acequia_connector_api::{Context, RowSchema, Share};
 use async_trait::async_trait;
 
 use super::status::Connectors;
@@ -68,6 +68,8 @@ pub struct Setup {
     pub dead_letter: Option<SinkStage>,
     /// Checkpoints and batches.
     pub delivery: DeliveryConfig,
+    /// What its tasks may take of the cores.
+    pub share: Share,
 }
 
 impl std::fmt::Debug for Setup {
@@ -103,6 +105,7 @@ impl Setup {
             batch: self.delivery.batch,
             tasks: self.delivery.tasks,
             reads: self.projection.as_ref().map(|projection| projection.columns.clone()),
+            share: self.share.clone(),
         }
     }
 }

@@ -45,6 +45,7 @@ fn context(stage: &str, rows: usize, bytes: u64, wait: Duration) -> Context {
         batch,
         tasks: 1,
         reads: None,
+        share: Default::default(),
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) fn context(folder: &Path, rows: usize) -> Context {
         batch: BatchLimits { rows, bytes: ByteSize(1 << 20), wait: Span(Duration::from_millis(1)) },
         tasks: 1,
         reads: None,
+        share: Default::default(),
     }
 }
 

@@ -366,6 +366,7 @@ mod tests {
             batch: acequia_connector_api::BatchLimits::default(),
             tasks: 1,
             reads: None,
+            share: Default::default(),
         };
         let (made, none) = identity(&config, &context, None);
         assert!(made.starts_with("acequia-p-") && none.is_none());

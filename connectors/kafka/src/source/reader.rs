@@ -142,7 +142,8 @@ impl Reader {
             let member = member::start(consumer, chunks, context.batch, wanted, share)
                 .map_err(|error| ConnectorError::retryable("can't start a thread").because(error))?;
             members.push(member);
-            decoders.spawn(decode(Rows::new(shape.clone(), learnt.clone()), input, decoded.clone()));
+            let rows = Rows::new(shape.clone(), learnt.clone());
+            decoders.spawn(context.share.meter(decode(rows, input, decoded.clone())));
         }
         std::mem::forget(guard);
         Ok(Reader {

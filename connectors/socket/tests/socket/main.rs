@@ -29,7 +29,15 @@ fn config(text: &str) -> SocketConfig {
 
 fn context(base: &Path, rows: usize) -> Context {
     let batch = BatchLimits { rows, ..BatchLimits::default() };
-    Context { pipeline: "p".into(), stage: "source".into(), base: base.to_owned(), batch, tasks: 1, reads: None }
+    Context {
+        pipeline: "p".into(),
+        stage: "source".into(),
+        base: base.to_owned(),
+        batch,
+        tasks: 1,
+        reads: None,
+        share: Default::default(),
+    }
 }
 
 async fn try_open(text: &str) -> Result<SocketSource, ConnectorError> {

@@ -158,6 +158,7 @@ impl Rig {
                 in_flight: 2,
                 ..DeliveryConfig::default()
             },
+            share: Default::default(),
         })
     }
 

@@ -170,6 +170,7 @@ impl Scene {
                 in_flight: choices.in_flight,
                 ..DeliveryConfig::default()
             },
+            share: Default::default(),
         })
     }
 

@@ -1,0 +1,535 @@
+//! How the pipelines of a daemon share its cores: by time, when there are more of them with something to do than cores.
+//!
+//! The runtime takes tasks in the order in which they come to be ready, and a task keeps its thread for as long as a batch takes.
+//! By itself that gives each pipeline as many batches as the next one, and one whose batches take a hundred times as long a
+//! hundred times the time; and a thread that always has something to do takes nothing off another that has more. So the time of each
+//! pipeline is counted, and one that is ahead of the one that had least of all is not polled until that has caught up, as in a
+//! fair scheduler of an operating system (Ingo Molnar's CFS, `Documentation/scheduler/sched-design-CFS.rst` of Linux): a
+//! pipeline that had nothing to do has no claim to the time that it left to others.
+//!
+//! No core idles for that: before a thread of the runtime goes to sleep ([`Cores::parks`]) it lets one on that waits.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+/// How far a pipeline may be ahead of the one that had least.
+const AHEAD: u64 = nanos(Duration::from_millis(2));
+/// Who waits goes on when it is no further ahead than that: then not with a single batch.
+const AGAIN: u64 = AHEAD / 2;
+/// The longest wait, however far it is ahead: a barrier or the order to stop comes no later than that.
+const LONGEST: u64 = nanos(Duration::from_millis(20));
+/// No pipeline has to make up for more.
+const DEBT: u64 = nanos(Duration::from_millis(50));
+/// How often it is looked at who is behind, with few pipelines; and what more each of them adds to that, so that looking at them
+/// all stays a hundredth of the work.
+const LOOK: u64 = nanos(Duration::from_micros(500));
+const LOOK_EACH: u64 = nanos(Duration::from_micros(1));
+/// While there is enough for all, it is looked at once in so many polls of a task.
+const GLANCE: u32 = 64;
+
+const fn nanos(duration: Duration) -> u64 {
+    duration.as_nanos() as u64
+}
+
+/// The cores of a machine, shared by the pipelines of a daemon. The default has no cores to count: its pipelines take what they get.
+#[derive(Clone, Debug, Default)]
+pub struct Cores(Option<Arc<Market>>);
+
+#[derive(Debug)]
+struct Market {
+    /// Threads that run tasks.
+    threads: usize,
+    zero: Instant,
+    ledgers: Mutex<Vec<Arc<Ledger>>>,
+    /// There are no more pipelines than threads: nothing needs to be counted.
+    enough: AtomicBool,
+    /// More pipelines have something to do than there are threads.
+    contended: AtomicBool,
+    /// The least time that one of those had which have something to do. Never falls.
+    floor: AtomicU64,
+    /// When it was last looked at, in nanoseconds since `zero`; and how long after that it is again.
+    looked: AtomicU64,
+    every: AtomicU64,
+    /// Tasks that wait.
+    held: Mutex<Vec<Held>>,
+    holding: AtomicUsize,
+}
+
+/// The time of one pipeline, in nanoseconds.
+#[derive(Debug, Default)]
+struct Ledger {
+    used: AtomicU64,
+    /// Its tasks that have something to do.
+    ready: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Held {
+    task: Arc<Task>,
+    since: u64,
+}
+
+/// A pipeline's share of the cores. Its tasks are counted against it ([`Share::meter`]). The default counts nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Share(Option<Arc<Member>>);
+
+#[derive(Debug)]
+struct Member {
+    ledger: Arc<Ledger>,
+    market: Arc<Market>,
+}
+
+impl Cores {
+    /// So many threads run the tasks of all pipelines.
+    pub fn new(threads: usize) -> Self {
+        Cores(Some(Arc::new(Market {
+            threads,
+            zero: Instant::now(),
+            ledgers: Mutex::default(),
+            enough: AtomicBool::new(true),
+            contended: AtomicBool::new(false),
+            floor: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
+            every: AtomicU64::new(LOOK),
+            held: Mutex::default(),
+            holding: AtomicUsize::new(0),
+        })))
+    }
+
+    /// A share for one more pipeline. It is one among others as long as there is a clone of it.
+    pub fn share(&self) -> Share {
+        let Some(market) = &self.0 else { return Share::default() };
+        let ledger = Arc::<Ledger>::default();
+        ledger.used.store(market.floor.load(Ordering::Relaxed), Ordering::Relaxed);
+        let mut ledgers = lock(&market.ledgers);
+        ledgers.push(ledger.clone());
+        market.enough.store(ledgers.len() <= market.threads, Ordering::Relaxed);
+        drop(ledgers);
+        Share(Some(Arc::new(Member { ledger, market: market.clone() })))
+    }
+
+    /// A thread of the runtime has nothing to do and is about to sleep: to be called then, by each (`on_thread_park`).
+    pub fn parks(&self) {
+        if let Some(market) = self.0.as_ref().filter(|market| market.holding.load(Ordering::Acquire) > 0) {
+            market.let_one_on();
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut ledgers = lock(&self.market.ledgers);
+        ledgers.retain(|ledger| !Arc::ptr_eq(ledger, &self.ledger));
+        self.market.enough.store(ledgers.len() <= self.market.threads, Ordering::Relaxed);
+        self.market.look_at(ledgers);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Market {
+    fn now(&self) -> u64 {
+        nanos(self.zero.elapsed())
+    }
+
+    /// Find out who is behind, and let those on that wait for it no more.
+    fn look(&self) {
+        // Who holds the lock looks.
+        if let Ok(ledgers) = self.ledgers.try_lock() {
+            self.look_at(ledgers);
+        }
+    }
+
+    fn look_at(&self, ledgers: MutexGuard<'_, Vec<Arc<Ledger>>>) {
+        let (mut ready, mut least) = (0, u64::MAX);
+        for ledger in ledgers.iter().filter(|ledger| ledger.ready.load(Ordering::Relaxed) > 0) {
+            ready += 1;
+            least = least.min(ledger.used.load(Ordering::Relaxed));
+        }
+        let contended = ready > self.threads;
+        self.contended.store(contended, Ordering::Relaxed);
+        if contended {
+            let floor = self.floor.fetch_max(least, Ordering::Relaxed).max(least);
+            for ledger in ledgers.iter() {
+                ledger.used.fetch_min(floor + DEBT, Ordering::Relaxed);
+            }
+        }
+        self.every.store(LOOK + LOOK_EACH * ledgers.len() as u64, Ordering::Relaxed);
+        drop(ledgers);
+        let now = self.now();
+        self.looked.store(now, Ordering::Relaxed);
+        if self.holding.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let most = self.floor.load(Ordering::Relaxed) + AGAIN;
+        let goes_on = |held: &mut Held| {
+            !contended
+                || held.task.member.ledger.used.load(Ordering::Relaxed) <= most
+                || now.saturating_sub(held.since) >= LONGEST
+        };
+        let mut held = lock(&self.held);
+        let on: Vec<Held> = held.extract_if(.., goes_on).collect();
+        self.holding.store(held.len(), Ordering::Release);
+        drop(held);
+        on.into_iter().for_each(Held::let_on);
+    }
+
+    /// Let the one on that is least ahead.
+    fn let_one_on(&self) {
+        self.look();
+        let mut held = lock(&self.held);
+        let used = |(_, held): &(usize, &Held)| held.task.member.ledger.used.load(Ordering::Relaxed);
+        let first = held.iter().enumerate().min_by_key(used).map(|(index, _)| index);
+        let first = first.map(|index| held.swap_remove(index));
+        self.holding.store(held.len(), Ordering::Release);
+        drop(held);
+        first.into_iter().for_each(Held::let_on);
+    }
+}
+
+impl Held {
+    fn let_on(self) {
+        self.task.waits.store(false, Ordering::Relaxed);
+        self.task.pass.store(true, Ordering::Relaxed);
+        self.task.wake_inner();
+    }
+}
+
+/// Nobody has woken it since it was polled.
+const ASLEEP: u8 = 0;
+/// It was woken, and is counted as ready for that.
+const WOKEN: u8 = 1;
+/// It is over.
+const OVER: u8 = 2;
+
+/// What wakes a metered task: so it is known that it has something to do, before it is polled.
+#[derive(Debug)]
+struct Task {
+    member: Arc<Member>,
+    state: AtomicU8,
+    /// It is in the list of those that wait.
+    waits: AtomicBool,
+    /// It may be polled once more, however far ahead.
+    pass: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Task {
+    fn wake_inner(&self) {
+        // Not called under the lock: it may run anything.
+        let waker = lock(&self.waker).clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn register(&self, waker: &Waker) {
+        let mut kept = lock(&self.waker);
+        match &mut *kept {
+            Some(kept) => kept.clone_from(waker),
+            None => *kept = Some(waker.clone()),
+        }
+    }
+
+    /// It has one more reason to be polled. Its pipeline had nothing to do: the time that it left to others is gone.
+    fn ready(&self) {
+        if self.member.ledger.ready.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.member.ledger.used.fetch_max(self.member.market.floor.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    fn woken(&self) {
+        if self.state.compare_exchange(ASLEEP, WOKEN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.ready();
+        }
+    }
+
+    /// It is not to be counted.
+    fn forget(&self) {
+        if self.state.load(Ordering::Relaxed) == WOKEN && self.state.swap(ASLEEP, Ordering::AcqRel) == WOKEN {
+            self.member.ledger.ready.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has to wait. Then it is in the list, and will be woken.
+    fn must_wait(self: &Arc<Self>) -> bool {
+        let market = &self.member.market;
+        let ahead = || {
+            self.member.ledger.used.load(Ordering::Relaxed) > market.floor.load(Ordering::Relaxed).saturating_add(AHEAD)
+        };
+        if !market.contended.load(Ordering::Relaxed) || self.pass.swap(false, Ordering::Relaxed) || !ahead() {
+            return false;
+        }
+        let since = market.now();
+        let mut held = lock(&market.held);
+        if !self.waits.swap(true, Ordering::Relaxed) {
+            held.push(Held { task: self.clone(), since });
+            market.holding.store(held.len(), Ordering::Release);
+        }
+        true
+    }
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken();
+        self.wake_inner();
+    }
+}
+
+impl Share {
+    /// Count what a task of the pipeline does, and let it wait while others are behind. For whole tasks only, as they are spawned.
+    pub fn meter<F: Future + Send>(&self, future: F) -> impl Future<Output = F::Output> + Send + use<F> {
+        let task = self.0.clone().map(|member| {
+            Arc::new(Task {
+                member,
+                state: AtomicU8::new(ASLEEP),
+                waits: AtomicBool::new(false),
+                pass: AtomicBool::new(false),
+                waker: Mutex::new(None),
+            })
+        });
+        Metered {
+            future: Box::pin(future),
+            meter: task.map(|task| Meter { waker: task.clone().into(), task, polls: 0 }),
+        }
+    }
+}
+
+struct Metered<F> {
+    future: Pin<Box<F>>,
+    meter: Option<Meter>,
+}
+
+struct Meter {
+    task: Arc<Task>,
+    /// The task's, as a waker.
+    waker: Waker,
+    polls: u32,
+}
+
+impl<F: Future> Future for Metered<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Metered { future, meter } = &mut *self;
+        let Some(Meter { task, waker, polls }) = meter else { return future.as_mut().poll(context) };
+        if task.member.market.enough.load(Ordering::Relaxed) {
+            task.forget();
+            return future.as_mut().poll(context);
+        }
+        task.register(context.waker());
+        task.woken();
+        if task.must_wait() {
+            return Poll::Pending;
+        }
+        // From here on it is counted for being polled.
+        let _polled = Polled(task);
+        task.state.store(ASLEEP, Ordering::Release);
+        let market = &task.member.market;
+        let context = &mut Context::from_waker(waker);
+        if market.contended.load(Ordering::Relaxed) {
+            let begin = market.now();
+            let result = future.as_mut().poll(context);
+            let end = market.now();
+            task.member.ledger.used.fetch_add(end.saturating_sub(begin), Ordering::Relaxed);
+            let looked = market.looked.load(Ordering::Relaxed);
+            if end.saturating_sub(looked) >= market.every.load(Ordering::Relaxed) {
+                market.look();
+            }
+            result
+        } else {
+            *polls = polls.wrapping_add(1);
+            if polls.is_multiple_of(GLANCE) {
+                market.look();
+            }
+            future.as_mut().poll(context)
+        }
+    }
+}
+
+impl<F> Drop for Metered<F> {
+    fn drop(&mut self) {
+        if let Some(Meter { task, .. }) = &self.meter
+            && task.state.swap(OVER, Ordering::AcqRel) == WOKEN
+        {
+            task.member.ledger.ready.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A task is being polled.
+struct Polled<'a>(&'a Task);
+
+impl Drop for Polled<'_> {
+    fn drop(&mut self) {
+        self.0.member.ledger.ready.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::runtime::{Builder, Runtime};
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    const THREADS: usize = 2;
+
+    fn on_threads() -> (Runtime, Cores) {
+        let cores = Cores::new(THREADS);
+        let idle = cores.clone();
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(THREADS).on_thread_park(move || idle.parks()).enable_all();
+        (builder.build().unwrap(), cores)
+    }
+
+    fn ledger(share: &Share) -> Arc<Ledger> {
+        share.0.as_ref().unwrap().ledger.clone()
+    }
+
+    fn market(cores: &Cores) -> Arc<Market> {
+        cores.0.clone().unwrap()
+    }
+
+    /// Work in steps of that length until it is enough, counting the nanoseconds.
+    async fn work(step: Duration, done: Arc<AtomicU64>, enough: impl Fn() -> bool) {
+        while !enough() {
+            let begin = Instant::now();
+            while begin.elapsed() < step {}
+            done.fetch_add(nanos(begin.elapsed()), Ordering::Relaxed);
+            let mut aside = false;
+            poll_fn(|context| {
+                if std::mem::replace(&mut aside, true) {
+                    return Poll::Ready(());
+                }
+                context.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+        }
+    }
+
+    /// Let one pipeline for each step length work until all of them have had `least`, or one has had ten times as much: the time that
+    /// each had by then.
+    fn shared_by(steps: &[Duration], least: Duration) -> Vec<u64> {
+        let _alone = lock(&ALONE);
+        let (runtime, cores) = on_threads();
+        let times: Arc<Vec<_>> = Arc::new(steps.iter().map(|_| Arc::<AtomicU64>::default()).collect());
+        let mut tasks = JoinSet::new();
+        for (step, time) in steps.iter().zip(times.iter()) {
+            let all = times.clone();
+            let enough = move || {
+                let had = |time: &Arc<AtomicU64>| time.load(Ordering::Relaxed);
+                all.iter().all(|time| had(time) >= nanos(least)) || all.iter().any(|time| had(time) > nanos(least * 10))
+            };
+            tasks.spawn_on(cores.share().meter(work(*step, time.clone(), enough)), runtime.handle());
+        }
+        runtime.block_on(tasks.join_all());
+        times.iter().map(|time| time.load(Ordering::Relaxed)).collect()
+    }
+
+    /// The times are those of the clock on the wall: a thread that the system stops in the middle of a step has the others catch
+    /// up with that, too. So on a busy machine they are not the same.
+    fn is_shared_out(times: &[u64], ratio: u64) {
+        let (least, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+        assert!(*most <= ratio * least, "{times:?}");
+    }
+
+    /// These tests are for two threads on two cores.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    // Without the ledgers the times of those with long steps are a hundred times the others'.
+    #[test]
+    fn long_batches_get_no_more_time_than_short_ones() {
+        let [short, long] = [10, 1000].map(Duration::from_micros);
+        is_shared_out(&shared_by(&[short, long, long, long, long], Duration::from_millis(100)), 6);
+        is_shared_out(&shared_by(&[short, short, short, short, long], Duration::from_millis(100)), 6);
+    }
+
+    // Without them two often had a thread for themselves, and six the other.
+    #[test]
+    fn equals_get_the_same_time() {
+        is_shared_out(&shared_by(&[Duration::from_micros(12); 8], Duration::from_millis(100)), 2);
+        is_shared_out(&shared_by(&[Duration::from_micros(12); 3], Duration::from_millis(100)), 2);
+    }
+
+    #[test]
+    fn who_has_little_to_do_holds_nobody_up() {
+        let _alone = lock(&ALONE);
+        let (runtime, cores) = on_threads();
+        let stop = Arc::<AtomicBool>::default();
+        let times: Vec<_> = (0..3).map(|_| Arc::<AtomicU64>::default()).collect();
+        let mut tasks = JoinSet::new();
+        for time in &times {
+            let stop = stop.clone();
+            let task = work(Duration::from_micros(12), time.clone(), move || stop.load(Ordering::Relaxed));
+            tasks.spawn_on(cores.share().meter(task), runtime.handle());
+        }
+        let idler = cores.share();
+        let little = ledger(&idler);
+        let wakes = async {
+            for _ in 0..200 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        runtime.block_on(runtime.spawn(idler.meter(wakes))).unwrap();
+        stop.store(true, Ordering::Relaxed);
+        runtime.block_on(tasks.join_all());
+        // It woke two hundred times, and always at the level of the others: what it left to them it does not get back.
+        let least = times.iter().map(|time| time.load(Ordering::Relaxed)).min().unwrap();
+        assert!(least > nanos(Duration::from_millis(50)), "{times:?}");
+        assert!(little.used.load(Ordering::Relaxed) > least / 2, "{little:?}, {times:?}");
+    }
+
+    #[test]
+    fn nothing_is_left_of_those_that_have_gone() {
+        let _alone = lock(&ALONE);
+        let (runtime, cores) = on_threads();
+        let shares: Vec<_> = (0..6).map(|_| cores.share()).collect();
+        let mut tasks = JoinSet::new();
+        for share in &shares {
+            let time = Arc::<AtomicU64>::default();
+            tasks.spawn_on(share.meter(work(Duration::from_micros(500), time, || false)), runtime.handle());
+        }
+        let market = market(&cores);
+        // Some wait.
+        while market.holding.load(Ordering::Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+        runtime.block_on(tasks.shutdown());
+        for share in &shares {
+            assert_eq!(ledger(share).ready.load(Ordering::Relaxed), 0, "{share:?}");
+        }
+        drop(shares);
+        assert!(lock(&market.ledgers).is_empty());
+        assert!(lock(&market.held).is_empty());
+        assert!(!market.contended.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn where_there_is_enough_for_all_nothing_is_counted() {
+        let (runtime, cores) = on_threads();
+        let share = cores.share();
+        let time = Arc::<AtomicU64>::default();
+        let seen = time.clone();
+        let task = work(Duration::from_micros(10), time.clone(), move || seen.load(Ordering::Relaxed) > 1_000_000);
+        runtime.block_on(runtime.spawn(share.meter(task))).unwrap();
+        assert_eq!(ledger(&share).used.load(Ordering::Relaxed), 0);
+        // Nor where nobody counts.
+        let task = Cores::default().share().meter(async { 7 });
+        assert_eq!(runtime.block_on(runtime.spawn(task)).unwrap(), 7);
+    }
+}
