@@ -1,12 +1,14 @@
-//! From a line on a socket to its row in Cassandra, on an idle machine; and how the batches of the same pipeline grow when
+//! From a line on a socket, and from a record in Kafka, to its row in Cassandra, on an idle machine; and how the batches of the same pipeline grow when
 //! it is not idle.
 
 use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use acequia_tests::servers::Cassandra;
+use acequia_tests::servers::{Cassandra, Kafka};
 use anyhow::{Context as _, Result, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::prepared::PreparedStatement;
@@ -21,6 +23,8 @@ use crate::report::{Line, Section, Unit};
 const PAUSE: std::ops::Range<u64> = 5..60;
 /// Lines before the first that counts: the statement is prepared, the server's code compiled.
 const WARM: usize = 100;
+/// The topic of the records.
+const TOPIC: &str = "lines";
 /// How long a row may take to come before this gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Lines a second that the pipeline gets, and for how many seconds; at last, as many as it takes.
@@ -32,31 +36,49 @@ pub(crate) fn measure(daemon: &Daemon, lines: usize, rounds: usize) -> Result<Ve
     let cassandra = Cassandra::start();
     cassandra.query("CREATE KEYSPACE bench WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}");
     cassandra.query("CREATE TABLE bench.lines (id text PRIMARY KEY, sent bigint)");
+    let kafka = Kafka::start();
+    kafka.create_topic(TOPIC, 1, &[]);
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let work = run(daemon, cassandra.address(), folder.path(), lines, rounds);
+    let work = run(daemon, cassandra.address(), kafka.address(), folder.path(), lines, rounds);
     let sections = runtime.block_on(work)?;
     Ok(sections)
 }
 
-async fn run(daemon: &Daemon, node: &str, folder: &Path, lines: usize, rounds: usize) -> Result<Vec<Section>> {
+async fn run(
+    daemon: &Daemon,
+    node: &str,
+    broker: &str,
+    folder: &Path,
+    lines: usize,
+    rounds: usize,
+) -> Result<Vec<Section>> {
     let server = TcpListener::bind("127.0.0.1:0").await?;
-    let pipeline = folder.join("lines.toml");
-    std::fs::write(
-        &pipeline,
-        format!(
-            "[source]\ntype = \"socket\"\naddress = \"{}\"\nformat = \"json\"\n\n[source.schema]\nid = \"text\"\nsent = \"int64\"\n\n\
-             [[sink]]\ntype = \"cassandra\"\nnodes = [\"{node}\"]\nkeyspace = \"bench\"\ntable = \"lines\"\n",
-            server.local_addr()?
-        ),
-    )?;
-    let running = daemon.run(&pipeline, &folder.join("state"), &["--listen", "127.0.0.1:0"], false)?;
+    let pipelines = folder.join("pipelines");
+    std::fs::create_dir(&pipelines)?;
+    let sources = [
+        ("lines", format!("type = \"socket\"\naddress = \"{}\"\n", server.local_addr()?)),
+        ("records", format!("type = \"kafka\"\nbrokers = [\"{broker}\"]\ntopics = [\"{TOPIC}\"]\nmetadata = []\n")),
+    ];
+    for (name, source) in sources {
+        let text = format!(
+            "[source]\n{source}format = \"json\"\n\n[source.schema]\nid = \"text\"\nsent = \"int64\"\n\n\
+             [[sink]]\ntype = \"cassandra\"\nnodes = [\"{node}\"]\nkeyspace = \"bench\"\ntable = \"lines\"\n"
+        );
+        std::fs::write(pipelines.join(format!("{name}.toml")), text)?;
+    }
+    let running = daemon.run(&pipelines, &folder.join("state"), &["--listen", "127.0.0.1:0"], false)?;
     let (client, _) =
         tokio::time::timeout(PATIENCE, server.accept()).await.context("the daemon does not connect")??;
     client.set_nodelay(true)?;
     let session = SessionBuilder::new().known_node(node).build().await?;
+    let producer = ClientConfig::new()
+        .set("bootstrap.servers", broker)
+        .set("linger.ms", "0")
+        .create_with_context(DefaultProducerContext)?;
     let mut bench = Bench {
         client,
+        producer,
         look: session.prepare("SELECT WRITETIME(sent) FROM bench.lines WHERE id = ?").await?,
         insert: session.prepare("INSERT INTO bench.lines (id, sent) VALUES (?, ?)").await?,
         session,
@@ -64,17 +86,20 @@ async fn run(daemon: &Daemon, node: &str, folder: &Path, lines: usize, rounds: u
     };
     for _ in 0..WARM {
         bench.line().await?;
+        bench.record().await?;
         bench.direct().await?;
     }
-    let mut idle: Vec<[Vec<f64>; 3]> = Vec::new();
+    let mut idle: Vec<[Vec<f64>; 4]> = Vec::new();
     for _ in 0..rounds {
-        let mut round: [Vec<f64>; 3] = Default::default();
+        let mut round: [Vec<f64>; 4] = Default::default();
         for _ in 0..lines.div_ceil(rounds) {
             pause().await;
             let (row, written) = bench.line().await?;
             pause().await;
+            let record = bench.record().await?;
+            pause().await;
             let direct = bench.direct().await?;
-            for (times, time) in round.iter_mut().zip([row, written, direct]) {
+            for (times, time) in round.iter_mut().zip([row, written, record, direct]) {
                 times.push(time);
             }
         }
@@ -92,6 +117,7 @@ async fn run(daemon: &Daemon, node: &str, folder: &Path, lines: usize, rounds: u
 
 struct Bench {
     client: TcpStream,
+    producer: ThreadedProducer<DefaultProducerContext>,
     session: Session,
     look: PreparedStatement,
     insert: PreparedStatement,
@@ -108,6 +134,16 @@ impl Bench {
         self.client.write_all(text.as_bytes()).await?;
         let written = self.wait(&id).await?;
         Ok((begin.elapsed().as_secs_f64() * 1e3, (written - clock) as f64 / 1e3))
+    }
+
+    /// The same with a record in the topic: milliseconds until its row could be read.
+    async fn record(&mut self) -> Result<f64> {
+        let (id, text) = self.next();
+        let begin = Instant::now();
+        let sent = self.producer.send(BaseRecord::<(), str>::to(TOPIC).payload(&text));
+        sent.map_err(|(error, _)| error)?;
+        self.wait(&id).await?;
+        Ok(begin.elapsed().as_secs_f64() * 1e3)
     }
 
     /// Insert a row and look for it in the same way: what the server and the looking take. Milliseconds.
@@ -200,7 +236,9 @@ struct Counts {
 async fn counts(admin: &str) -> Result<Counts> {
     let text = reqwest::get(format!("{admin}/metrics")).await?.text().await?;
     let value = |name: &str| {
-        let of_sink = |line: &&str| line.starts_with(name) && line.contains("stage=\"cassandra\"");
+        let of_sink = |line: &&str| {
+            line.starts_with(name) && line.contains("pipeline=\"lines\"") && line.contains("stage=\"cassandra\"")
+        };
         let line = text.lines().find(of_sink).with_context(|| format!("there is no {name}"))?;
         let value = line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
         Ok::<_, anyhow::Error>(value.with_context(|| format!("what is {line}?"))? as u64)
@@ -208,10 +246,11 @@ async fn counts(admin: &str) -> Result<Counts> {
     Ok(Counts { rows: value("acequia_rows_in_total{")?, batches: value("acequia_batches_total{").ok() })
 }
 
-fn latency(rounds: &[[Vec<f64>; 3]], lines: usize, count: usize) -> Section {
+fn latency(rounds: &[[Vec<f64>; 4]], lines: usize, count: usize) -> Section {
     let of = [
         "socket line -> row can be read",
         "socket line -> sent to the server",
+        "kafka record -> row can be read",
         "insert by the driver -> row can be read",
     ];
     let line = |(index, case): (usize, &str)| {
@@ -224,8 +263,8 @@ fn latency(rounds: &[[Vec<f64>; 3]], lines: usize, count: usize) -> Section {
     Section {
         name: "latency",
         about: format!(
-            "socket -> cassandra: {lines} JSON lines, each sent after a random pause of {} to {} ms, and the row looked for by its key, one look after \
-             the other, until it is there. The second line goes by the timestamp that the sink gives the row. The third is a row that the driver inserts, \
+            "socket -> cassandra, kafka -> cassandra: {lines} JSON lines, each sent after a random pause of {} to {} ms, and the row looked for by its key, one look after \
+             the other, until it is there. The second line goes by the timestamp that the sink gives the row. The last is a row that the driver inserts, \
              looked for in the same way, in turns: what server and looking take. Median and extremes of {count} rounds.",
             PAUSE.start,
             PAUSE.end - 1,

@@ -112,6 +112,23 @@ fn each_record_once_through_kill_9() {
     assert_in_order(&json_lines(&out));
 }
 
+/// With an hour to wait for others: a record is handed on where nothing else is on its way.
+#[test]
+fn a_record_that_is_alone_does_not_wait_for_others() {
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("alone", 2);
+    let mut daemon = Daemon::new();
+    let text = pipeline(kafka.address(), &format!("topics = [\"{topic}\"]\ngroup = \"{}\"", unique("alone")));
+    daemon.pipeline("p", &format!("{text}tasks = 2\nbatch = {{ wait = \"1h\" }}\n"));
+    daemon.start();
+    for number in 0..3 {
+        kafka.produce(&topic, [format!("{{\"value\":{number}}}")]);
+        wait_until("it is written", || rows(&daemon.out("p.jsonl")) == number + 1);
+    }
+    assert_eq!(values_of(&daemon.out("p.jsonl"), "value"), [0, 1, 2]);
+    assert_eq!(daemon.stop().code, Some(0));
+}
+
 #[test]
 fn two_daemons_share_the_partitions() {
     const COUNT: usize = 60_000;

@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use acequia_connector_api::{ConnectorError, Context, Event, Position, Progress, Share, Source};
+use acequia_connector_api::{ConnectorError, Context, Demand, Event, Position, Progress, Share, Source};
 use acequia_format::{Decoder, Format, FormatOptions};
 use async_trait::async_trait;
 
@@ -49,6 +49,7 @@ pub(crate) struct Reader {
     /// On how many cores.
     cores: usize,
     share: Share,
+    demand: Demand,
     /// Bytes of the files that are finished, and of all.
     done: u64,
     total: u64,
@@ -106,6 +107,7 @@ impl Reader {
             ahead: None,
             cores,
             share: context.share.clone(),
+            demand: Demand::default(),
             done: 0,
             total,
         };
@@ -262,7 +264,15 @@ impl Source for Reader {
                 Ok(Step::Idle) => {
                     self.building.settle(&mut self.position);
                     let remaining = self.building.remaining().unwrap_or(self.poll);
-                    tokio::time::sleep(remaining.min(self.poll)).await;
+                    let waits = !self.building.is_empty();
+                    if waits && self.demand.is_idle() {
+                        self.building.close();
+                        continue;
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(remaining.min(self.poll)) => {}
+                        () = self.demand.idle(), if waits => {}
+                    }
                 }
                 Ok(Step::End) => {
                     self.building.settle(&mut self.position);
@@ -273,6 +283,10 @@ impl Source for Reader {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn set_demand(&mut self, demand: Demand) {
+        self.demand = demand;
     }
 
     fn position(&self) -> Position {

@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
+use acequia_connector_api::Demand;
+
 use super::*;
 
 const LOG: &str = "path = 'log'\nformat = 'text'\nfollow = true\npoll = '1ms'";
@@ -63,6 +65,28 @@ async fn a_batch_is_closed_when_its_wait_is_over() {
     let mut source = open_source(&context, LOG, None).await;
     assert_eq!(next(source.as_mut()).await.unwrap().len(), 3);
     assert_eq!(next(source.as_mut()).await.unwrap().len(), 1);
+}
+
+/// With an hour to wait: rows are handed out when the stages behind have nothing to do, and not before.
+#[tokio::test]
+async fn rows_gather_only_while_others_are_on_their_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut context = context(folder.path(), 100);
+    context.batch.wait = Span(Duration::from_secs(3600));
+    let mut source = open_source(&context, LOG, None).await;
+    let demand = Demand::new();
+    source.set_demand(demand.clone());
+    append(&log, "alone\n");
+    assert_eq!(values(source.as_mut(), 1).await, ["alone"]);
+    let pass = demand.pass();
+    append(&log, "one\n");
+    looks_in_vain(source.as_mut()).await;
+    append(&log, "two\n");
+    looks_in_vain(source.as_mut()).await;
+    // Asked first, and told then that nothing is on its way any more.
+    let (batch, ()) = tokio::join!(next(source.as_mut()), async { drop(pass) });
+    assert_eq!(batch.unwrap().len(), 2);
 }
 
 #[tokio::test]

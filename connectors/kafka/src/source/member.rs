@@ -138,7 +138,8 @@ impl Poller {
                 self.collect_again(consumer);
                 collected = Instant::now();
             }
-            if self.is_due() && !self.hand_over() {
+            // What has come together stays together.
+            if self.is_due(!got) && !self.hand_over() {
                 return;
             }
             if self.finished {
@@ -273,11 +274,12 @@ impl Poller {
         Some(index)
     }
 
-    /// Whether the chunk is full, or has waited long enough.
-    fn is_due(&self) -> bool {
+    /// Whether the chunk is full, or has waited long enough: no time at all where there is nothing else to be done.
+    fn is_due(&self, all_taken: bool) -> bool {
         let rows = self.chunk.len();
         let full = rows >= self.limits.rows.max(1) || self.chunk.bytes() >= self.limits.bytes.as_usize();
-        full || (rows > 0 && self.since.is_some_and(|since| since.elapsed() >= self.limits.wait.0))
+        let is_late = || self.since.is_some_and(|since| since.elapsed() >= self.limits.wait.0);
+        full || (rows > 0 && (is_late() || (all_taken && self.events().shared.pace.is_idle())))
     }
 
     /// Pass the chunk on, and begin another. False if no one takes it.
@@ -293,6 +295,7 @@ impl Poller {
         }
         let chunk = std::mem::replace(&mut self.chunk, next);
         self.since = None;
+        self.events().shared.pace.leaves();
         match self.chunks.try_send(chunk) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,

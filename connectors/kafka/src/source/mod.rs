@@ -17,6 +17,7 @@ mod config;
 mod connect;
 mod member;
 mod messages;
+mod pace;
 mod partition;
 mod reader;
 mod rebalance;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use acequia_connector_api::{
-    Batch, ConnectorError, Context, Event, Handoff, Origin, Position, Progress, Segment, Source,
+    Batch, ConnectorError, Context, Demand, Event, Handoff, Origin, Position, Progress, Segment, Source,
 };
 use arrow_array::{BooleanArray, RecordBatch};
 use arrow_select::filter::filter_record_batch;
@@ -51,6 +51,10 @@ pub(super) struct Reader {
     batches: mpsc::Receiver<Decoded>,
     /// A batch of which rows have to come out first, or which is about to be handed out.
     held: Option<Decoded>,
+    /// One was handed out, and the engine has not asked for another since.
+    gave: bool,
+    /// Nobody has told the members' threads that there is nothing on its way any more.
+    busy: bool,
     problem: watch::Receiver<Option<Problem>>,
     /// The problem that the engine knows of.
     told: Option<Problem>,
@@ -153,6 +157,8 @@ impl Reader {
             members,
             batches,
             held: None,
+            gave: false,
+            busy: false,
             told: None,
             decoders,
             brokers: config.brokers.clone(),
@@ -175,6 +181,7 @@ impl Reader {
         if decoded.last {
             self.open = self.open.saturating_sub(1);
         }
+        self.gave = true;
         let empty = decoded.batch.is_empty() && decoded.batch.failed.is_empty();
         (!empty).then_some(decoded.batch)
     }
@@ -213,6 +220,13 @@ impl Drop for CloseOnDrop {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+async fn idle(demand: Option<&Demand>) {
+    match demand {
+        Some(demand) => demand.idle().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -307,6 +321,10 @@ fn kept(segments: &[Segment], mask: BooleanArray) -> Origin {
 impl Source for Reader {
     async fn next(&mut self) -> Result<Event, ConnectorError> {
         loop {
+            if std::mem::take(&mut self.gave) {
+                self.shared.pace.has_left();
+                self.busy = true;
+            }
             self.clock.look()?;
             if let Some(reason) = self.shared.take_failure() {
                 return Err(ConnectorError::failed(reason));
@@ -328,6 +346,11 @@ impl Source for Reader {
                     None => return Err(ConnectorError::failed("the threads that read from Kafka have ended")),
                 },
                 () = self.shared.wake.notified() => {}
+                // Rows may have come meanwhile, and wait for more.
+                () = idle(self.shared.pace.demand()), if self.busy => {
+                    self.busy = false;
+                    self.members.iter().for_each(|member| member.signal.raise());
+                }
                 // Also when nothing comes: that may be why.
                 () = tokio::time::sleep(GLANCE) => self.commit(self.shared.repeat_commits()),
                 Ok(()) = self.problem.changed() => {
@@ -350,6 +373,10 @@ impl Source for Reader {
                 }
             }
         }
+    }
+
+    fn set_demand(&mut self, demand: Demand) {
+        self.shared.pace.set_demand(demand);
     }
 
     fn position(&self) -> Position {
