@@ -24,6 +24,9 @@ pub(super) type Consuming = BaseConsumer<Events>;
 
 /// How long the thread waits for something to come: as long as the source's end may go unseen.
 const POLL: Duration = Duration::from_millis(50);
+/// Where nothing else is to be done records do not wait for others, but under load they do for so long: many small batches
+/// would take more time of the processor than the same rows in few.
+const GATHER: Duration = Duration::from_millis(5);
 /// How soon it is seen that a partition's messages go astray.
 const COLLECT: Duration = Duration::from_millis(200);
 /// How long the thread waits for room before it has the partitions paused. Pausing throws away what was read ahead, so it
@@ -56,6 +59,8 @@ pub(super) struct Poller {
     chunk: Chunk,
     /// When the chunk's first record came.
     since: Option<Instant>,
+    /// When the last one was handed over.
+    handed: Instant,
     /// For each partition of the chunk where it ends.
     ends: Vec<i64>,
     /// The topic, the number and the index of the partition of the last record.
@@ -97,6 +102,7 @@ pub(super) fn start(
         bounded,
         chunk: Chunk::default(),
         since: None,
+        handed: Instant::now(),
         ends: Vec::new(),
         turn: None,
         changes: 0,
@@ -148,7 +154,11 @@ impl Poller {
             }
             if !got {
                 self.ask_in_trouble();
-                let due = self.since.map(|since| self.limits.wait.0.saturating_sub(since.elapsed()));
+                let due = self.since.map(|since| {
+                    let late = self.limits.wait.0.saturating_sub(since.elapsed());
+                    // If others are on their way by then, the end of that is told.
+                    GATHER.checked_sub(self.handed.elapsed()).map_or(late, |gathered| late.min(gathered))
+                });
                 self.incoming.wait(due.unwrap_or(POLL).min(POLL));
             }
         }
@@ -279,7 +289,8 @@ impl Poller {
         let rows = self.chunk.len();
         let full = rows >= self.limits.rows.max(1) || self.chunk.bytes() >= self.limits.bytes.as_usize();
         let is_late = || self.since.is_some_and(|since| since.elapsed() >= self.limits.wait.0);
-        full || (rows > 0 && (is_late() || (all_taken && self.events().shared.pace.is_idle())))
+        let is_alone = || all_taken && self.handed.elapsed() >= GATHER && self.events().shared.pace.is_idle();
+        full || (rows > 0 && (is_late() || is_alone()))
     }
 
     /// Pass the chunk on, and begin another. False if no one takes it.
@@ -295,6 +306,7 @@ impl Poller {
         }
         let chunk = std::mem::replace(&mut self.chunk, next);
         self.since = None;
+        self.handed = Instant::now();
         self.events().shared.pace.leaves();
         match self.chunks.try_send(chunk) {
             Ok(()) => true,
