@@ -103,6 +103,7 @@ fn a_thousand_pipelines_start_idle_reload_and_stop() {
     assert_eq!(daemon.stop().code, Some(0));
 }
 
+// invariant 6
 /// One whose batches take a hundredth of the time of the others' gets as much time, and so a hundred times the rows. By turns it would get as many
 /// batches as each of them, and seen were four times as many, since there was a thread that it shared with only one of them.
 #[test]

@@ -31,7 +31,7 @@ pub use position::Position;
 pub use record::{RECORD, record_column, record_field, without_record};
 pub use registry::{ConnectorInfo, Registry, SinkSpec, SinkType, SourceSpec, SourceType};
 pub use secret::{ResolvedSecret, Secret};
-pub use share::{Cores, Share};
+pub use share::{Cores, Share, step_aside};
 pub use sink::{Flushed, Sink, SinkConfig};
 pub use source::{Event, Handoff, Progress, Source, SourceConfig};
 pub use types::{ColumnType, Field, RowSchema, column_type_of, normalize};

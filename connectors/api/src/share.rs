@@ -9,10 +9,11 @@
 //!
 //! No core idles for that: before a thread of the runtime goes to sleep ([`Cores::parks`]) it lets one on that waits.
 
-use std::future::Future;
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -20,16 +21,18 @@ use std::time::{Duration, Instant};
 const AHEAD: u64 = nanos(Duration::from_millis(2));
 /// Who waits goes on when it is no further ahead than that: then not with a single batch.
 const AGAIN: u64 = AHEAD / 2;
-/// The longest wait, however far it is ahead: a barrier or the order to stop comes no later than that.
+/// The longest wait, however far it is ahead: a barrier or the order to stop comes no later than that. It is longer where several
+/// pipelines wait for each thread, up to so many times: else one whose every step takes long would have more than its share.
 const LONGEST: u64 = nanos(Duration::from_millis(20));
+const LONGER: usize = 25;
 /// No pipeline has to make up for more.
 const DEBT: u64 = nanos(Duration::from_millis(50));
 /// How often it is looked at who is behind, with few pipelines; and what more each of them adds to that, so that looking at them
 /// all stays a hundredth of the work.
 const LOOK: u64 = nanos(Duration::from_micros(500));
 const LOOK_EACH: u64 = nanos(Duration::from_micros(1));
-/// While there is enough for all, it is looked at once in so many polls of a task.
-const GLANCE: u32 = 64;
+/// While there is enough for all, the clock is looked at once in so many polls of a task.
+const GLANCE: u32 = 8;
 
 const fn nanos(duration: Duration) -> u64 {
     duration.as_nanos() as u64
@@ -45,6 +48,8 @@ struct Market {
     threads: usize,
     zero: Instant,
     ledgers: Mutex<Vec<Arc<Ledger>>>,
+    /// By the pipelines' names: one that is loaded anew has the ledger that it had.
+    members: Mutex<HashMap<String, Weak<Member>>>,
     /// There are no more pipelines than threads: nothing needs to be counted.
     enough: AtomicBool,
     /// More pipelines have something to do than there are threads.
@@ -65,6 +70,8 @@ struct Ledger {
     used: AtomicU64,
     /// Its tasks that have something to do.
     ready: AtomicUsize,
+    /// Those of them that are being polled.
+    running: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -79,6 +86,7 @@ pub struct Share(Option<Arc<Member>>);
 
 #[derive(Debug)]
 struct Member {
+    name: String,
     ledger: Arc<Ledger>,
     market: Arc<Market>,
 }
@@ -90,6 +98,7 @@ impl Cores {
             threads,
             zero: Instant::now(),
             ledgers: Mutex::default(),
+            members: Mutex::default(),
             enough: AtomicBool::new(true),
             contended: AtomicBool::new(false),
             floor: AtomicU64::new(0),
@@ -100,16 +109,22 @@ impl Cores {
         })))
     }
 
-    /// A share for one more pipeline. It is one among others as long as there is a clone of it.
-    pub fn share(&self) -> Share {
+    /// The share of a pipeline, the same as long as there is a clone of it.
+    pub fn share(&self, pipeline: &str) -> Share {
         let Some(market) = &self.0 else { return Share::default() };
+        let mut members = lock(&market.members);
+        if let Some(member) = members.get(pipeline).and_then(Weak::upgrade) {
+            return Share(Some(member));
+        }
         let ledger = Arc::<Ledger>::default();
         ledger.used.store(market.floor.load(Ordering::Relaxed), Ordering::Relaxed);
         let mut ledgers = lock(&market.ledgers);
         ledgers.push(ledger.clone());
         market.enough.store(ledgers.len() <= market.threads, Ordering::Relaxed);
         drop(ledgers);
-        Share(Some(Arc::new(Member { ledger, market: market.clone() })))
+        let member = Arc::new(Member { name: pipeline.to_owned(), ledger, market: market.clone() });
+        members.insert(member.name.clone(), Arc::downgrade(&member));
+        Share(Some(member))
     }
 
     /// A thread of the runtime has nothing to do and is about to sleep: to be called then, by each (`on_thread_park`).
@@ -122,6 +137,12 @@ impl Cores {
 
 impl Drop for Member {
     fn drop(&mut self) {
+        // Another of that name may have come.
+        let mut members = lock(&self.market.members);
+        if members.get(&self.name).is_some_and(|member| member.strong_count() == 0) {
+            members.remove(&self.name);
+        }
+        drop(members);
         let mut ledgers = lock(&self.market.ledgers);
         ledgers.retain(|ledger| !Arc::ptr_eq(ledger, &self.ledger));
         self.market.enough.store(ledgers.len() <= self.market.threads, Ordering::Relaxed);
@@ -147,31 +168,39 @@ impl Market {
     }
 
     fn look_at(&self, ledgers: MutexGuard<'_, Vec<Arc<Ledger>>>) {
-        let (mut ready, mut least) = (0, u64::MAX);
-        for ledger in ledgers.iter().filter(|ledger| ledger.ready.load(Ordering::Relaxed) > 0) {
-            ready += 1;
-            least = least.min(ledger.used.load(Ordering::Relaxed));
+        let (mut ready, mut least, mut most) = (0, u64::MAX, 0);
+        for ledger in ledgers.iter() {
+            let (tasks, used) = (ledger.ready.load(Ordering::Relaxed), ledger.used.load(Ordering::Relaxed));
+            ready += usize::from(tasks > 0);
+            most = most.max(used);
+            // What one that is being polled has had is only known when that is over.
+            if tasks > ledger.running.load(Ordering::Relaxed) {
+                least = least.min(used);
+            }
         }
         let contended = ready > self.threads;
-        self.contended.store(contended, Ordering::Relaxed);
-        if contended {
+        self.contended.store(contended, Ordering::SeqCst);
+        if contended && least != u64::MAX {
             let floor = self.floor.fetch_max(least, Ordering::Relaxed).max(least);
-            for ledger in ledgers.iter() {
-                ledger.used.fetch_min(floor + DEBT, Ordering::Relaxed);
+            if most > floor + DEBT {
+                for ledger in ledgers.iter() {
+                    ledger.used.fetch_min(floor + DEBT, Ordering::Relaxed);
+                }
             }
         }
         self.every.store(LOOK + LOOK_EACH * ledgers.len() as u64, Ordering::Relaxed);
         drop(ledgers);
         let now = self.now();
         self.looked.store(now, Ordering::Relaxed);
-        if self.holding.load(Ordering::Acquire) == 0 {
+        if self.holding.load(Ordering::SeqCst) == 0 {
             return;
         }
+        let longest = LONGEST * (ready / self.threads.max(1)).clamp(1, LONGER) as u64;
         let most = self.floor.load(Ordering::Relaxed) + AGAIN;
         let goes_on = |held: &mut Held| {
             !contended
                 || held.task.member.ledger.used.load(Ordering::Relaxed) <= most
-                || now.saturating_sub(held.since) >= LONGEST
+                || now.saturating_sub(held.since) >= longest
         };
         let mut held = lock(&self.held);
         let on: Vec<Held> = held.extract_if(.., goes_on).collect();
@@ -180,16 +209,25 @@ impl Market {
         on.into_iter().for_each(Held::let_on);
     }
 
-    /// Let the one on that is least ahead.
+    /// Let the one on that is least ahead, or that has waited longest.
     fn let_one_on(&self) {
-        self.look();
+        self.look_if_due(self.now());
         let mut held = lock(&self.held);
-        let used = |(_, held): &(usize, &Held)| held.task.member.ledger.used.load(Ordering::Relaxed);
-        let first = held.iter().enumerate().min_by_key(used).map(|(index, _)| index);
+        let gone: Vec<Held> = held.extract_if(.., |held| held.task.state.load(Ordering::Acquire) == OVER).collect();
+        let order = |(_, held): &(usize, &Held)| (held.task.member.ledger.used.load(Ordering::Relaxed), held.since);
+        let first = held.iter().enumerate().min_by_key(order).map(|(index, _)| index);
         let first = first.map(|index| held.swap_remove(index));
         self.holding.store(held.len(), Ordering::Release);
         drop(held);
+        // It may be the end of a pipeline.
+        drop(gone);
         first.into_iter().for_each(Held::let_on);
+    }
+
+    fn look_if_due(&self, now: u64) {
+        if now.saturating_sub(self.looked.load(Ordering::Relaxed)) >= self.every.load(Ordering::Relaxed) {
+            self.look();
+        }
     }
 }
 
@@ -270,9 +308,11 @@ impl Task {
         let mut held = lock(&market.held);
         if !self.waits.swap(true, Ordering::Relaxed) {
             held.push(Held { task: self.clone(), since });
-            market.holding.store(held.len(), Ordering::Release);
+            market.holding.store(held.len(), Ordering::SeqCst);
         }
-        true
+        drop(held);
+        // Who has found meanwhile that there is enough for all may have looked before it was in the list.
+        market.contended.load(Ordering::SeqCst)
     }
 }
 
@@ -334,7 +374,7 @@ impl<F: Future> Future for Metered<F> {
             return Poll::Pending;
         }
         // From here on it is counted for being polled.
-        let _polled = Polled(task);
+        let _polled = Polled::new(&task.member.ledger);
         task.state.store(ASLEEP, Ordering::Release);
         let market = &task.member.market;
         let context = &mut Context::from_waker(waker);
@@ -343,15 +383,12 @@ impl<F: Future> Future for Metered<F> {
             let result = future.as_mut().poll(context);
             let end = market.now();
             task.member.ledger.used.fetch_add(end.saturating_sub(begin), Ordering::Relaxed);
-            let looked = market.looked.load(Ordering::Relaxed);
-            if end.saturating_sub(looked) >= market.every.load(Ordering::Relaxed) {
-                market.look();
-            }
+            market.look_if_due(end);
             result
         } else {
             *polls = polls.wrapping_add(1);
             if polls.is_multiple_of(GLANCE) {
-                market.look();
+                market.look_if_due(market.now());
             }
             future.as_mut().poll(context)
         }
@@ -369,18 +406,38 @@ impl<F> Drop for Metered<F> {
 }
 
 /// A task is being polled.
-struct Polled<'a>(&'a Task);
+struct Polled<'a>(&'a Ledger);
+
+impl<'a> Polled<'a> {
+    fn new(ledger: &'a Ledger) -> Self {
+        ledger.running.fetch_add(1, Ordering::Relaxed);
+        Polled(ledger)
+    }
+}
 
 impl Drop for Polled<'_> {
     fn drop(&mut self) {
-        self.0.member.ledger.ready.fetch_sub(1, Ordering::Relaxed);
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+        self.0.ready.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Let other tasks have their turn. `tokio::task::yield_now` is something else: it tells the runtime only when that has nothing
+/// else to do, or looks for news from outside, and until then it is not known that the task has more to do.
+pub async fn step_aside() {
+    let mut aside = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut aside, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::runtime::{Builder, Runtime};
     use tokio::task::JoinSet;
 
@@ -410,15 +467,7 @@ mod tests {
             let begin = Instant::now();
             while begin.elapsed() < step {}
             done.fetch_add(nanos(begin.elapsed()), Ordering::Relaxed);
-            let mut aside = false;
-            poll_fn(|context| {
-                if std::mem::replace(&mut aside, true) {
-                    return Poll::Ready(());
-                }
-                context.waker().wake_by_ref();
-                Poll::Pending
-            })
-            .await;
+            step_aside().await;
         }
     }
 
@@ -429,13 +478,13 @@ mod tests {
         let (runtime, cores) = on_threads();
         let times: Arc<Vec<_>> = Arc::new(steps.iter().map(|_| Arc::<AtomicU64>::default()).collect());
         let mut tasks = JoinSet::new();
-        for (step, time) in steps.iter().zip(times.iter()) {
+        for (number, (step, time)) in steps.iter().zip(times.iter()).enumerate() {
             let all = times.clone();
             let enough = move || {
                 let had = |time: &Arc<AtomicU64>| time.load(Ordering::Relaxed);
                 all.iter().all(|time| had(time) >= nanos(least)) || all.iter().any(|time| had(time) > nanos(least * 10))
             };
-            tasks.spawn_on(cores.share().meter(work(*step, time.clone(), enough)), runtime.handle());
+            tasks.spawn_on(cores.share(&number.to_string()).meter(work(*step, time.clone(), enough)), runtime.handle());
         }
         runtime.block_on(tasks.join_all());
         times.iter().map(|time| time.load(Ordering::Relaxed)).collect()
@@ -451,6 +500,8 @@ mod tests {
     /// These tests are for two threads on two cores.
     static ALONE: Mutex<()> = Mutex::new(());
 
+    // invariant 6
+    //
     // Without the ledgers the times of those with long steps are a hundred times the others'.
     #[test]
     fn long_batches_get_no_more_time_than_short_ones() {
@@ -473,12 +524,12 @@ mod tests {
         let stop = Arc::<AtomicBool>::default();
         let times: Vec<_> = (0..3).map(|_| Arc::<AtomicU64>::default()).collect();
         let mut tasks = JoinSet::new();
-        for time in &times {
+        for (number, time) in times.iter().enumerate() {
             let stop = stop.clone();
             let task = work(Duration::from_micros(12), time.clone(), move || stop.load(Ordering::Relaxed));
-            tasks.spawn_on(cores.share().meter(task), runtime.handle());
+            tasks.spawn_on(cores.share(&number.to_string()).meter(task), runtime.handle());
         }
-        let idler = cores.share();
+        let idler = cores.share("idler");
         let little = ledger(&idler);
         let wakes = async {
             for _ in 0..200 {
@@ -498,7 +549,7 @@ mod tests {
     fn nothing_is_left_of_those_that_have_gone() {
         let _alone = lock(&ALONE);
         let (runtime, cores) = on_threads();
-        let shares: Vec<_> = (0..6).map(|_| cores.share()).collect();
+        let shares: Vec<_> = (0..6).map(|number| cores.share(&number.to_string())).collect();
         let mut tasks = JoinSet::new();
         for share in &shares {
             let time = Arc::<AtomicU64>::default();
@@ -514,22 +565,26 @@ mod tests {
             assert_eq!(ledger(share).ready.load(Ordering::Relaxed), 0, "{share:?}");
         }
         drop(shares);
-        assert!(lock(&market.ledgers).is_empty());
+        // A thread that is about to sleep may still have one in its hands.
+        runtime.shutdown_timeout(Duration::from_secs(60));
         assert!(lock(&market.held).is_empty());
+        assert!(lock(&market.ledgers).is_empty());
+        assert!(lock(&market.members).is_empty());
         assert!(!market.contended.load(Ordering::Relaxed));
     }
 
     #[test]
     fn where_there_is_enough_for_all_nothing_is_counted() {
         let (runtime, cores) = on_threads();
-        let share = cores.share();
+        let share = cores.share("alone");
+        assert!(Arc::ptr_eq(&ledger(&share), &ledger(&cores.share("alone"))), "loaded anew it is the same");
         let time = Arc::<AtomicU64>::default();
         let seen = time.clone();
         let task = work(Duration::from_micros(10), time.clone(), move || seen.load(Ordering::Relaxed) > 1_000_000);
         runtime.block_on(runtime.spawn(share.meter(task))).unwrap();
         assert_eq!(ledger(&share).used.load(Ordering::Relaxed), 0);
         // Nor where nobody counts.
-        let task = Cores::default().share().meter(async { 7 });
+        let task = Cores::default().share("p").meter(async { 7 });
         assert_eq!(runtime.block_on(runtime.spawn(task)).unwrap(), 7);
     }
 }

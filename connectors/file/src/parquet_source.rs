@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use acequia_connector_api::{
     Batch, BatchLimits, ColumnType, ConnectorError, Context, Event, FailedRow, Origin, Position, Progress, RowSchema,
-    Segment, Source, column_type_of, normalize,
+    Segment, Source, column_type_of, normalize, step_aside,
 };
 use acequia_format::cast_column;
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
@@ -146,7 +146,7 @@ impl Source for ParquetSource {
                     self.current = None;
                 }
             }
-            tokio::task::yield_now().await;
+            step_aside().await;
         }
     }
 

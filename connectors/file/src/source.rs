@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use acequia_connector_api::{ConnectorError, Context, Demand, Event, Position, Progress, Share, Source};
+use acequia_connector_api::{ConnectorError, Context, Demand, Event, Position, Progress, Share, Source, step_aside};
 use acequia_format::{Decoder, Format, FormatOptions};
 use async_trait::async_trait;
 
@@ -260,7 +260,7 @@ impl Source for Reader {
                 continue;
             }
             match self.step() {
-                Ok(Step::Read) => tokio::task::yield_now().await,
+                Ok(Step::Read) => step_aside().await,
                 Ok(Step::Idle) => {
                     self.building.settle(&mut self.position);
                     let remaining = self.building.remaining().unwrap_or(self.poll);

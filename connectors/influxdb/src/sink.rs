@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use acequia_connector_api::{Batch, ConnectorError, Context, FailedRow, Flushed, Sink};
+use acequia_connector_api::{Batch, ConnectorError, Context, FailedRow, Flushed, Share, Sink};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -27,6 +27,7 @@ pub(crate) struct InfluxWriter {
     limits: PostLimits,
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
+    share: Share,
     /// The batch that `write` was last called with is in the queue already, and these are its failed rows.
     taken: Option<Vec<FailedRow>>,
 }
@@ -184,6 +185,7 @@ impl InfluxWriter {
             limits: config.batch,
             shared: Arc::new(shared),
             tasks: JoinSet::new(),
+            share: context.share.clone(),
             taken: None,
         })
     }
@@ -197,7 +199,7 @@ impl InfluxWriter {
         };
         let was_empty = lines.is_empty();
         let limits = self.limits;
-        let tasks = &mut self.tasks;
+        let (tasks, share) = (&mut self.tasks, &self.share);
         let refused = self.encoder.encode(batch, &mut lines, |lines| {
             if lines.len() >= limits.rows || lines.body.len() >= limits.bytes.as_usize() {
                 let chunk = lines.take().finish();
@@ -206,7 +208,7 @@ impl InfluxWriter {
                 since = None;
                 // Sent while the rest is encoded.
                 if shared.claim(&mut state) {
-                    tasks.spawn(shared.clone().send());
+                    tasks.spawn(share.meter(shared.clone().send()));
                 }
             }
         });
@@ -221,7 +223,7 @@ impl InfluxWriter {
         state.partial = lines;
         if state.since.is_some() && !state.timer {
             state.timer = true;
-            tasks.spawn(shared.clone().tick());
+            tasks.spawn(share.meter(shared.clone().tick()));
         }
         drop(state);
         refused
@@ -239,7 +241,7 @@ impl InfluxWriter {
                     return Err(error);
                 }
                 while self.shared.claim(&mut state) {
-                    self.tasks.spawn(self.shared.clone().send());
+                    self.tasks.spawn(self.share.meter(self.shared.clone().send()));
                 }
                 if enough(&state) {
                     return Ok(());

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use acequia_connector_api::{ConnectorError, Context, Event, Position, Source};
+use acequia_connector_api::{ConnectorError, Context, Event, Position, Share, Source};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -43,6 +43,7 @@ pub(crate) struct InfluxReader {
     /// The answer that is being read.
     parts: Option<mpsc::Receiver<Part>>,
     tasks: JoinSet<()>,
+    share: Share,
 }
 
 impl InfluxReader {
@@ -88,6 +89,7 @@ impl InfluxReader {
             at,
             parts: None,
             tasks: JoinSet::new(),
+            share: context.share.clone(),
         })
     }
 
@@ -97,7 +99,7 @@ impl InfluxReader {
         let window = Window { start: self.at.start, stop: self.at.stop, every: self.every };
         let given = Given { rows: self.at.rows, mark: self.at.mark };
         self.tasks.abort_all();
-        self.tasks.spawn(self.query.clone().run(window, given, sender));
+        self.tasks.spawn(self.share.meter(self.query.clone().run(window, given, sender)));
         while self.tasks.try_join_next().is_some() {}
         receiver
     }

@@ -225,7 +225,7 @@ impl Builder {
         let contents = contents(named.clone()).await;
         files.extend(named);
         let print = Print { frame: frame.finalize().to_hex().to_string(), contents, transforms };
-        Ok(Found { factories, dead_letter, print, files, share: self.cores.share() })
+        Ok(Found { factories, dead_letter, print, files, share: self.cores.share(&config.name) })
     }
 
     async fn load(

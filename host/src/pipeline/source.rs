@@ -1,10 +1,8 @@
 //! The source's task.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 
-use acequia_connector_api::{Batch, ConnectorError, Demand, Event, Kind, Position, Source};
+use acequia_connector_api::{Batch, ConnectorError, Demand, Event, Kind, Position, Source, step_aside};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -114,6 +112,9 @@ impl SourceTask {
         if let Some(progress) = self.source.progress() {
             self.status.set_progress(Some(progress));
         }
+        // Let the stages behind have the batch at once, while it is in the processor's cache; another core may go on with this one.
+        // A source that always has rows would else fill its queue first, and so would those of a thousand pipelines: their batches
+        // would be in memory all at the same time, and in no cache any more when their turn comes.
         step_aside().await;
         Ok(())
     }
@@ -151,22 +152,6 @@ impl SourceTask {
         self.counters.retry();
         self.status.retrying(STAGE, &message);
     }
-}
-
-/// Let the stages behind have the batch at once, while it is in the processor's cache; another core may go on with this one.
-/// A source that always has rows would else fill its queue first, and so would those of a thousand pipelines: their batches
-/// would be in memory all at the same time, and in no cache any more when their turn comes. (`yield_now` asks the system for
-/// news first, for each batch.)
-async fn step_aside() {
-    let mut aside = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut aside, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await
 }
 
 async fn until(at: Option<Instant>) {

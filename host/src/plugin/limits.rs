@@ -3,12 +3,12 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use acequia_connector_api::{ByteSize, Span};
+use acequia_connector_api::{ByteSize, Span, step_aside};
 use wasmtime::{ResourceLimiter, UpdateDeadline};
 
 use super::error::{MemoryExceeded, TimeExceeded};
@@ -32,7 +32,13 @@ pub(crate) struct CallClock {
     polled: AtomicU64,
     /// The guest is pending because an epoch ended, not because it waits for the host.
     yielded: AtomicBool,
+    /// When what the guest waits for was there, in nanoseconds since `zero`; [`NOT_YET`] before that.
+    woken: AtomicU64,
+    /// Of the task that polls it.
+    waker: Mutex<Option<Waker>>,
 }
+
+const NOT_YET: u64 = u64::MAX;
 
 impl CallClock {
     /// A clock for calls of at most `limit`.
@@ -43,6 +49,8 @@ impl CallClock {
             used: AtomicU64::new(0),
             polled: AtomicU64::new(0),
             yielded: AtomicBool::new(false),
+            woken: AtomicU64::new(NOT_YET),
+            waker: Mutex::new(None),
         })
     }
 
@@ -58,7 +66,23 @@ impl CallClock {
             return Err(TimeExceeded { limit: self.limit }.into());
         }
         self.yielded.store(true, Ordering::Relaxed);
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(step_aside())))
+    }
+}
+
+/// Wakes the task that polls the guest, and keeps the time: from then on the guest could run, but other tasks do.
+impl Wake for CallClock {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Only the first counts.
+        let _ = self.woken.compare_exchange(NOT_YET, self.now(), Ordering::AcqRel, Ordering::Acquire);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
@@ -73,7 +97,7 @@ fn nanos(duration: Duration) -> u64 {
 /// # Errors
 /// Those of the call, and [`TimeExceeded`].
 pub(crate) async fn with_deadline<T>(
-    clock: &CallClock,
+    clock: &Arc<CallClock>,
     call: impl Future<Output = wasmtime::Result<T>>,
 ) -> wasmtime::Result<T> {
     let limit = nanos(clock.limit.0);
@@ -82,10 +106,17 @@ pub(crate) async fn with_deadline<T>(
     // The guest has been waiting for the host since then; and what wakes us if the host never answers.
     let mut waiting_since: Option<u64> = None;
     let mut alarm = None;
+    let waker = Waker::from(clock.clone());
     poll_fn(|context| {
         let begin = clock.now();
+        match &mut *clock.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(kept) => kept.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        let context = &mut Context::from_waker(&waker);
+        let woken = clock.woken.swap(NOT_YET, Ordering::AcqRel);
         if let Some(since) = waiting_since.take() {
-            used = used.saturating_add(begin.saturating_sub(since));
+            used = used.saturating_add(begin.min(woken).saturating_sub(since));
             if used >= limit {
                 return Poll::Ready(Err(TimeExceeded { limit: clock.limit }.into()));
             }
@@ -179,6 +210,21 @@ mod tests {
         let result = with_deadline(&clock, std::future::pending::<wasmtime::Result<()>>()).await;
         let error = result.unwrap_err();
         assert_eq!(error.to_string(), "it did not return within 50ms (raise limits.time if it needs more)");
+    }
+
+    #[tokio::test]
+    async fn time_of_other_tasks_is_not_counted_when_the_host_has_answered() {
+        let clock = CallClock::new(Span(Duration::from_millis(20)));
+        let (answer, host) = tokio::sync::oneshot::channel();
+        let other = async {
+            answer.send(7).unwrap();
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_millis(60) {
+                std::hint::spin_loop();
+            }
+        };
+        let (result, ()) = tokio::join!(with_deadline(&clock, async { Ok(host.await?) }), other);
+        assert_eq!(result.unwrap(), 7);
     }
 
     #[tokio::test]

@@ -181,9 +181,18 @@ impl Reader {
         if decoded.last {
             self.open = self.open.saturating_sub(1);
         }
+        if decoded.batch.is_empty() && decoded.batch.failed.is_empty() {
+            self.has_left();
+            return None;
+        }
         self.gave = true;
-        let empty = decoded.batch.is_empty() && decoded.batch.failed.is_empty();
-        (!empty).then_some(decoded.batch)
+        Some(decoded.batch)
+    }
+
+    /// What was handed out is on its way behind, or there was nothing to be handed out.
+    fn has_left(&mut self) {
+        self.shared.pace.has_left();
+        self.busy = true;
     }
 
     /// Ask the group to take these; the answer comes to the member's thread.
@@ -322,8 +331,7 @@ impl Source for Reader {
     async fn next(&mut self) -> Result<Event, ConnectorError> {
         loop {
             if std::mem::take(&mut self.gave) {
-                self.shared.pace.has_left();
-                self.busy = true;
+                self.has_left();
             }
             self.clock.look()?;
             if let Some(reason) = self.shared.take_failure() {
