@@ -55,7 +55,7 @@ pub struct Context {
     /// The only columns that are read behind a source that can leave out the others ([`SourceConfig::projects`]); it then
     /// gives each row what it was read from ([`RECORD`]). `None`: every column, and no such text.
     pub reads: Option<Vec<String>>,
-    /// What the pipeline may take of the cores. Tasks that the connector spawns are to be counted too ([`Share::meter`]).
+    /// What the pipeline may take of the cores. Tasks that the connector spawns are to be counted too ([`Share::meter_source`], [`Share::meter`]).
     pub share: Share,
 }
 

@@ -17,10 +17,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-/// How far a pipeline may be ahead of the one that had least.
+/// How far a pipeline may be ahead of the one that had least, before its source waits.
 const AHEAD: u64 = nanos(Duration::from_millis(2));
-/// Who waits goes on when it is no further ahead than that: then not with a single batch.
-const AGAIN: u64 = AHEAD / 2;
+/// The same for the stages behind the source: what is on its way is not left lying in memory, unless they are what takes the time.
+const FURTHER: u64 = 2 * AHEAD;
 /// The longest wait, however far it is ahead: a barrier or the order to stop comes no later than that. It is longer where several
 /// pipelines wait for each thread, up to so many times: else one whose every step takes long would have more than its share.
 const LONGEST: u64 = nanos(Duration::from_millis(20));
@@ -196,10 +196,10 @@ impl Market {
             return;
         }
         let longest = LONGEST * (ready / self.threads.max(1)).clamp(1, LONGER) as u64;
-        let most = self.floor.load(Ordering::Relaxed) + AGAIN;
+        let floor = self.floor.load(Ordering::Relaxed);
         let goes_on = |held: &mut Held| {
             !contended
-                || held.task.member.ledger.used.load(Ordering::Relaxed) <= most
+                || held.task.member.ledger.used.load(Ordering::Relaxed) <= floor + held.task.slack / 2
                 || now.saturating_sub(held.since) >= longest
         };
         let mut held = lock(&self.held);
@@ -209,12 +209,14 @@ impl Market {
         on.into_iter().for_each(Held::let_on);
     }
 
-    /// Let the one on that is least ahead, or that has waited longest.
+    /// Let the one on that is least ahead; of those of one pipeline not its source first.
     fn let_one_on(&self) {
         self.look_if_due(self.now());
         let mut held = lock(&self.held);
         let gone: Vec<Held> = held.extract_if(.., |held| held.task.state.load(Ordering::Acquire) == OVER).collect();
-        let order = |(_, held): &(usize, &Held)| (held.task.member.ledger.used.load(Ordering::Relaxed), held.since);
+        let order = |(_, Held { task, since }): &(usize, &Held)| {
+            (task.member.ledger.used.load(Ordering::Relaxed), u64::MAX - task.slack, *since)
+        };
         let first = held.iter().enumerate().min_by_key(order).map(|(index, _)| index);
         let first = first.map(|index| held.swap_remove(index));
         self.holding.store(held.len(), Ordering::Release);
@@ -250,6 +252,8 @@ const OVER: u8 = 2;
 #[derive(Debug)]
 struct Task {
     member: Arc<Member>,
+    /// How far ahead it waits. It goes on when it is half as far ahead: then not with a single batch.
+    slack: u64,
     state: AtomicU8,
     /// It is in the list of those that wait.
     waits: AtomicBool,
@@ -298,9 +302,8 @@ impl Task {
     /// Whether it has to wait. Then it is in the list, and will be woken.
     fn must_wait(self: &Arc<Self>) -> bool {
         let market = &self.member.market;
-        let ahead = || {
-            self.member.ledger.used.load(Ordering::Relaxed) > market.floor.load(Ordering::Relaxed).saturating_add(AHEAD)
-        };
+        let ahead =
+            || self.member.ledger.used.load(Ordering::Relaxed) > market.floor.load(Ordering::Relaxed) + self.slack;
         if !market.contended.load(Ordering::Relaxed) || self.pass.swap(false, Ordering::Relaxed) || !ahead() {
             return false;
         }
@@ -330,9 +333,19 @@ impl Wake for Task {
 impl Share {
     /// Count what a task of the pipeline does, and let it wait while others are behind. For whole tasks only, as they are spawned.
     pub fn meter<F: Future + Send>(&self, future: F) -> impl Future<Output = F::Output> + Send + use<F> {
+        self.metered(future, FURTHER)
+    }
+
+    /// The same for a task of the source, which has to wait sooner: what it makes would only lie in memory.
+    pub fn meter_source<F: Future + Send>(&self, future: F) -> impl Future<Output = F::Output> + Send + use<F> {
+        self.metered(future, AHEAD)
+    }
+
+    fn metered<F: Future>(&self, future: F, slack: u64) -> Metered<F> {
         let task = self.0.clone().map(|member| {
             Arc::new(Task {
                 member,
+                slack,
                 state: AtomicU8::new(ASLEEP),
                 waits: AtomicBool::new(false),
                 pass: AtomicBool::new(false),

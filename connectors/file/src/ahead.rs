@@ -122,7 +122,7 @@ impl Ahead {
             let ready = building.take_ready();
             Done { from, at: read.map(|()| tail.at), learnt, ready, building, buffer }
         };
-        self.jobs.push_back(tokio::spawn(self.share.meter(decode)));
+        self.jobs.push_back(tokio::spawn(self.share.meter_source(decode)));
     }
 
     /// Wait for the first piece and take what it has brought, if it began where the one before it has ended. Cancel safe.

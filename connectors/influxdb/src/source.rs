@@ -99,7 +99,7 @@ impl InfluxReader {
         let window = Window { start: self.at.start, stop: self.at.stop, every: self.every };
         let given = Given { rows: self.at.rows, mark: self.at.mark };
         self.tasks.abort_all();
-        self.tasks.spawn(self.share.meter(self.query.clone().run(window, given, sender)));
+        self.tasks.spawn(self.share.meter_source(self.query.clone().run(window, given, sender)));
         while self.tasks.try_join_next().is_some() {}
         receiver
     }

@@ -221,7 +221,7 @@ impl Run {
             counters: status.stage(SOURCE),
             status: status.clone(),
         };
-        tasks.spawn(SOURCE, source.run());
+        tasks.spawn_source(source.run());
         Run {
             setup,
             store,

@@ -451,6 +451,11 @@ impl Tasks {
         self.names.insert(id, name.to_owned());
     }
 
+    pub(super) fn spawn_source(&mut self, task: impl Future<Output = Result<(), RunError>> + Send + 'static) {
+        let id = self.set.spawn(self.share.meter_source(task)).id();
+        self.names.insert(id, SOURCE.to_owned());
+    }
+
     /// The end of the next stage that ends; never if there is none. Cancel safe.
     async fn join(&mut self) -> Option<Result<(), RunError>> {
         match self.set.join_next_with_id().await {

@@ -147,7 +147,7 @@ impl Reader {
                 .map_err(|error| ConnectorError::retryable("can't start a thread").because(error))?;
             members.push(member);
             let rows = Rows::new(shape.clone(), learnt.clone());
-            decoders.spawn(context.share.meter(decode(rows, input, decoded.clone())));
+            decoders.spawn(context.share.meter_source(decode(rows, input, decoded.clone())));
         }
         std::mem::forget(guard);
         Ok(Reader {
