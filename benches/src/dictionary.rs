@@ -98,8 +98,11 @@ pub(crate) fn measure(daemon: &Daemon, rounds: usize) -> Result<Section> {
 
 /// One of `different` texts, without a pattern in their order.
 fn text(row: usize, letters: usize, different: usize) -> String {
-    // Knuth's MMIX, as in the other cases.
-    let state = (row as u64 + 1).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    // Two rounds of MurmurHash3's last step.
+    let mut state = row as u64 + 1;
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        state = (state ^ state >> 33).wrapping_mul(factor);
+    }
     format!("{:0>letters$}", (state >> 33) % different as u64)
 }
 
@@ -117,7 +120,8 @@ mod tests {
     fn there_are_as_many_texts_as_it_says() {
         for (letters, different) in CASES {
             let texts: HashSet<String> = (0..ROWS).map(|row| text(row, letters, different)).collect();
-            assert_eq!(texts.len(), different);
+            // One in a thousand may not have been drawn in so many rows.
+            assert!(texts.len() >= different - different / 200, "{} of {different}", texts.len());
             assert!(texts.iter().all(|text| text.len() == letters));
         }
     }

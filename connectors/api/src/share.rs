@@ -52,8 +52,9 @@ struct Market {
     members: Mutex<HashMap<String, Weak<Member>>>,
     /// There are no more pipelines than threads: nothing needs to be counted.
     enough: AtomicBool,
-    /// More pipelines have something to do than there are threads.
+    /// More pipelines have something to do than there are threads; and since when, in nanoseconds since `zero`.
     contended: AtomicBool,
+    since: AtomicU64,
     /// The least time that one of those had which have something to do. Never falls.
     floor: AtomicU64,
     /// When it was last looked at, in nanoseconds since `zero`; and how long after that it is again.
@@ -72,7 +73,11 @@ struct Ledger {
     ready: AtomicUsize,
     /// Those of them that are being polled.
     running: AtomicUsize,
+    /// Since when one of them is being polled, in nanoseconds since the market's zero; [`UNCOUNTED`] if that is not known.
+    began: AtomicU64,
 }
+
+const UNCOUNTED: u64 = u64::MAX;
 
 #[derive(Debug)]
 struct Held {
@@ -101,6 +106,7 @@ impl Cores {
             members: Mutex::default(),
             enough: AtomicBool::new(true),
             contended: AtomicBool::new(false),
+            since: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             looked: AtomicU64::new(0),
             every: AtomicU64::new(LOOK),
@@ -168,17 +174,23 @@ impl Market {
     }
 
     fn look_at(&self, ledgers: MutexGuard<'_, Vec<Arc<Ledger>>>) {
+        let now = self.now();
         let (mut ready, mut least, mut most) = (0, u64::MAX, 0);
         for ledger in ledgers.iter() {
             let (tasks, used) = (ledger.ready.load(Ordering::Relaxed), ledger.used.load(Ordering::Relaxed));
             ready += usize::from(tasks > 0);
             most = most.max(used);
-            // What one that is being polled has had is only known when that is over.
-            if tasks > ledger.running.load(Ordering::Relaxed) {
+            let (running, began) = (ledger.running.load(Ordering::Relaxed), ledger.began.load(Ordering::Relaxed));
+            if running > 0 && began != UNCOUNTED {
+                least = least.min(used + now.saturating_sub(began));
+            } else if tasks > running {
                 least = least.min(used);
             }
         }
         let contended = ready > self.threads;
+        if contended && !self.contended.load(Ordering::Relaxed) {
+            self.since.store(now, Ordering::Relaxed);
+        }
         self.contended.store(contended, Ordering::SeqCst);
         if contended && least != u64::MAX {
             let floor = self.floor.fetch_max(least, Ordering::Relaxed).max(least);
@@ -190,12 +202,11 @@ impl Market {
         }
         self.every.store(LOOK + LOOK_EACH * ledgers.len() as u64, Ordering::Relaxed);
         drop(ledgers);
-        let now = self.now();
         self.looked.store(now, Ordering::Relaxed);
         if self.holding.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let longest = LONGEST * (ready / self.threads.max(1)).clamp(1, LONGER) as u64;
+        let longest = LONGEST * ready.div_ceil(self.threads.max(1)).clamp(1, LONGER) as u64;
         let floor = self.floor.load(Ordering::Relaxed);
         let goes_on = |held: &mut Held| {
             !contended
@@ -386,25 +397,26 @@ impl<F: Future> Future for Metered<F> {
         if task.must_wait() {
             return Poll::Pending;
         }
+        let (market, ledger) = (&task.member.market, &task.member.ledger);
+        let begin = if market.contended.load(Ordering::Relaxed) { market.now() } else { UNCOUNTED };
+        ledger.began.store(begin, Ordering::Relaxed);
         // From here on it is counted for being polled.
-        let _polled = Polled::new(&task.member.ledger);
+        let polled = Polled::new(ledger);
         task.state.store(ASLEEP, Ordering::Release);
-        let market = &task.member.market;
-        let context = &mut Context::from_waker(waker);
+        let result = future.as_mut().poll(&mut Context::from_waker(waker));
+        drop(polled);
         if market.contended.load(Ordering::Relaxed) {
-            let begin = market.now();
-            let result = future.as_mut().poll(context);
             let end = market.now();
-            task.member.ledger.used.fetch_add(end.saturating_sub(begin), Ordering::Relaxed);
+            let begin = if begin == UNCOUNTED { market.since.load(Ordering::Relaxed) } else { begin };
+            ledger.used.fetch_add(end.saturating_sub(begin), Ordering::Relaxed);
             market.look_if_due(end);
-            result
         } else {
             *polls = polls.wrapping_add(1);
             if polls.is_multiple_of(GLANCE) {
                 market.look_if_due(market.now());
             }
-            future.as_mut().poll(context)
         }
+        result
     }
 }
 

@@ -144,8 +144,10 @@ impl Poller {
                 self.collect_again(consumer);
                 collected = Instant::now();
             }
+            // So long rows gather.
+            let gather = GATHER.saturating_sub(self.handed.elapsed());
             // What has come together stays together.
-            if self.is_due(!got) && !self.hand_over() {
+            if self.is_due(!got && gather.is_zero()) && !self.hand_over() {
                 return;
             }
             if self.finished {
@@ -157,7 +159,7 @@ impl Poller {
                 let due = self.since.map(|since| {
                     let late = self.limits.wait.0.saturating_sub(since.elapsed());
                     // If others are on their way by then, the end of that is told.
-                    GATHER.checked_sub(self.handed.elapsed()).map_or(late, |gathered| late.min(gathered))
+                    if gather.is_zero() { late } else { late.min(gather) }
                 });
                 self.incoming.wait(due.unwrap_or(POLL).min(POLL));
             }
@@ -285,11 +287,11 @@ impl Poller {
     }
 
     /// Whether the chunk is full, or has waited long enough: no time at all where there is nothing else to be done.
-    fn is_due(&self, all_taken: bool) -> bool {
+    fn is_due(&self, gathered: bool) -> bool {
         let rows = self.chunk.len();
         let full = rows >= self.limits.rows.max(1) || self.chunk.bytes() >= self.limits.bytes.as_usize();
         let is_late = || self.since.is_some_and(|since| since.elapsed() >= self.limits.wait.0);
-        let is_alone = || all_taken && self.handed.elapsed() >= GATHER && self.events().shared.pace.is_idle();
+        let is_alone = || gathered && self.events().shared.pace.is_idle();
         full || (rows > 0 && (is_late() || is_alone()))
     }
 

@@ -374,6 +374,7 @@ impl Source for Reader {
                         // A batch without rows: it is over, even if nothing comes for a while.
                         None => {
                             if self.told.take().is_some() {
+                                self.busy = true;
                                 return Ok(Event::Batch(Batch::of_failures(Vec::new())));
                             }
                         }
