@@ -49,7 +49,7 @@ test: ## Install what the tests need and run them all
 	wait $$servers || { cat "$(OUT)/servers.log" >&2; exit 1; }; \
 	trap - EXIT
 	$(CARGO) test --release --locked --workspace --no-fail-fast
-	$(MAKE) fuzz
+	ACEQUIA_FUZZ_SEED=1 $(MAKE) fuzz
 	$(MAKE) chaos SEED=$(CHAOS_SEEDS) MINUTES=$(CHAOS_MINUTES)
 
 chaos: build servers ## Attack pipelines on real servers, and count: SEED=1 MINUTES=10

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Fuzz every target, or those named, for SECONDS each: `fuzz/run.sh SECONDS [TARGET...]`. See CONTRIBUTING.md, "Fuzzing".
+# With ACEQUIA_FUZZ_SEED the inputs are the same ones each time, as far as the time goes and the code is the same.
 #
 # The workspace's own crates are compiled once more, with coverage; the dependencies are those of the normal build.
 set -euo pipefail
@@ -20,6 +21,7 @@ for target in "${targets[@]}"; do
     log="$work/$target.log"
     mkdir -p "$found" "fuzz/corpus/$target"
     options=(-max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=4096 -print_final_stats=1)
+    [ -z "${ACEQUIA_FUZZ_SEED:-}" ] || options+=(-seed="$ACEQUIA_FUZZ_SEED")
     [ ! -f "fuzz/$target.dict" ] || options+=(-dict="fuzz/$target.dict")
     if ACEQUIA_FUZZ_TARGET=$target nice "$out/release/acequia-fuzz" "${options[@]}" -artifact_prefix="$found-" \
         "$found" "fuzz/corpus/$target" >"$log" 2>&1; then

@@ -80,15 +80,17 @@ fn points(input: &mut Unstructured<'_>) -> Result<()> {
     let bad: Vec<usize> = failed.iter().map(|row| row.offset.unwrap() as usize).collect();
     let good: Vec<usize> = (0..count).filter(|row| !bad.contains(row)).collect();
     assert_eq!(good.len() + bad.len(), count);
-    // The parser refuses or cuts what the server takes: characters of control, and a name that is `#` or empty in front.
-    if columns.iter().any(|(name, _)| name.is_empty() || name.chars().any(char::is_control)) {
+    // The parser refuses or cuts what the server takes: characters of control, a name that is `#` or empty in front, and a
+    // backslash before what could be escaped.
+    let differs = |text: &str| text.chars().any(char::is_control) || has_escape(text);
+    if columns.iter().any(|(name, _)| name.is_empty() || differs(name)) {
         return Ok(());
     }
     let parsed: Vec<_> = parse_lines(text).collect();
     assert_eq!(parsed.len(), good.len(), "{text:?}");
     for (row, line) in good.into_iter().zip(parsed) {
         let text_at = |column: usize| batch.column(column).as_string::<i32>().value(row);
-        if (1..3).any(|column| text_at(column).chars().any(char::is_control)) {
+        if (1..3).any(|column| differs(text_at(column))) {
             continue;
         }
         let line = line.expect("a line that the parser reads");
@@ -127,4 +129,10 @@ fn points(input: &mut Unstructured<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a backslash stands before another one, or before what is escaped with one. The parser takes two for one; the server
+/// knows no escape of a backslash (`e2e`'s `influxdb.rs` has such names there and back).
+fn has_escape(text: &str) -> bool {
+    text.as_bytes().windows(2).any(|pair| matches!(pair, [b'\\', b'\\' | b',' | b' ' | b'=']))
 }
