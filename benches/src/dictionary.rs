@@ -1,6 +1,7 @@
 //! Whether it would pay to send texts that come again and again as numbers into a table of them: what making that table costs,
 //! beside what a plugin takes for the texts themselves.
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use acequia::pipeline::transform::Transform;
@@ -43,35 +44,15 @@ pub(crate) fn measure(daemon: &Daemon, rounds: usize) -> Result<Section> {
             Box::new(|count| {
                 runtime.block_on(async {
                     for _ in 0..count {
-                        std::hint::black_box(plugin.apply(boundary::batch(&case.rows)).await?);
+                        black_box(plugin.apply(boundary::batch(&case.rows)).await?);
                     }
                     Ok(())
                 })
             }),
-            Box::new(|count| {
-                for _ in 0..count {
-                    std::hint::black_box(native(&case.rows)?);
-                }
-                Ok(())
-            }),
-            Box::new(|count| {
-                for _ in 0..count {
-                    std::hint::black_box(cast(std::hint::black_box(&texts), &dictionary)?);
-                }
-                Ok(())
-            }),
-            Box::new(|count| {
-                for _ in 0..count {
-                    std::hint::black_box(cast(std::hint::black_box(&numbered), &DataType::Utf8)?);
-                }
-                Ok(())
-            }),
-            Box::new(|count| {
-                for _ in 0..count {
-                    std::hint::black_box(copied(std::hint::black_box(&texts)));
-                }
-                Ok(())
-            }),
+            again(|| native(&case.rows)),
+            again(|| Ok(cast(black_box(&texts), &dictionary)?)),
+            again(|| Ok(cast(black_box(&numbered), &DataType::Utf8)?)),
+            again(|| Ok(copied(black_box(&texts)))),
         ];
         let times = in_turns(&mut contestants, rounds)?;
         let figures = times.iter().map(|times| Some(Spread::of(times.iter().map(|time| time.cpu * 1e9 / ROWS as f64))));
@@ -93,6 +74,16 @@ pub(crate) fn measure(daemon: &Daemon, rounds: usize) -> Result<Section> {
             ("copied", Unit::Nanos),
         ],
         lines,
+    })
+}
+
+/// That, as often as it takes.
+fn again<'a, T>(mut work: impl FnMut() -> Result<T> + 'a) -> Contestant<'a> {
+    Box::new(move |count| {
+        for _ in 0..count {
+            black_box(work()?);
+        }
+        Ok(())
     })
 }
 

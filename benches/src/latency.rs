@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::daemon::{Daemon, Running};
 use crate::measure::Spread;
+use crate::metrics;
 use crate::report::{Line, Section, Unit};
 
 /// The pause between two lines, in milliseconds: any of these, so that lines meet no timer of the daemon in step.
@@ -234,16 +235,11 @@ struct Counts {
 
 /// What the sink has counted.
 async fn counts(admin: &str) -> Result<Counts> {
-    let text = reqwest::get(format!("{admin}/metrics")).await?.text().await?;
-    let value = |name: &str| {
-        let of_sink = |line: &&str| {
-            line.starts_with(name) && line.contains("pipeline=\"lines\"") && line.contains("stage=\"cassandra\"")
-        };
-        let line = text.lines().find(of_sink).with_context(|| format!("there is no {name}"))?;
-        let value = line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
-        Ok::<_, anyhow::Error>(value.with_context(|| format!("what is {line}?"))? as u64)
-    };
-    Ok(Counts { rows: value("acequia_rows_in_total{")?, batches: value("acequia_batches_total{").ok() })
+    let text = metrics::fetch(admin).await?;
+    let value =
+        |metric: &str| Ok(metrics::of_stage(&text, metric, "cassandra")?.get("lines").map(|value| *value as u64));
+    let rows: Result<Option<u64>> = value("acequia_rows_in_total");
+    Ok(Counts { rows: rows?.context("the sink counts no rows")?, batches: value("acequia_batches_total")? })
 }
 
 fn latency(rounds: &[[Vec<f64>; 4]], lines: usize, count: usize) -> Section {

@@ -17,6 +17,7 @@ mod latency;
 mod machine;
 mod measure;
 mod memory;
+mod metrics;
 mod peers;
 mod pipeline;
 mod plot;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use tokio::runtime::Runtime;
 
-use crate::daemon::{Daemon, Running};
+use crate::daemon::Daemon;
 use crate::measure::Spread;
+use crate::metrics;
 use crate::report::{Line, Section, Unit};
 
 /// Until all of them run, and their plugins are compiled.
@@ -111,7 +112,7 @@ fn watch(runtime: &Runtime, daemon: &Daemon, counts: [usize; 2], pinned: bool) -
     let (before, cpu, begin) = (rows(runtime, &admin)?, running.cpu()?, Instant::now());
     std::thread::sleep(WATCH);
     let (after, cores, seconds) = (rows(runtime, &admin)?, running.cpu()? - cpu, begin.elapsed().as_secs_f64());
-    stop(running)?;
+    running.stop()?;
     let rates = KINDS.map(|kind| {
         let of_kind = after.iter().filter(|(name, _)| name.starts_with(kind));
         of_kind.map(|(name, rows)| (rows - before.get(name).unwrap_or(&0.0)) / seconds).collect()
@@ -132,22 +133,8 @@ fn write(configs: &Path, counts: [usize; 2]) -> Result<()> {
     Ok(())
 }
 
-fn stop(running: Running) -> Result<()> {
-    running.stop().map(drop)
-}
-
 /// The rows that each pipeline's source has made.
 fn rows(runtime: &Runtime, admin: &str) -> Result<BTreeMap<String, f64>> {
-    let text = runtime.block_on(async { reqwest::get(format!("{admin}/metrics")).await?.text().await })?;
-    let of_source =
-        text.lines().filter(|line| line.starts_with("acequia_rows_out_total{") && line.contains("stage=\"source\""));
-    of_source
-        .map(|line| {
-            let name = line.split_once("pipeline=\"").and_then(|(_, rest)| rest.split_once('"'));
-            let value = line.rsplit(' ').next().and_then(|value| value.parse().ok());
-            name.zip(value)
-                .map(|((name, _), value)| (name.to_owned(), value))
-                .with_context(|| format!("what is {line}?"))
-        })
-        .collect()
+    let text = runtime.block_on(metrics::fetch(admin))?;
+    metrics::of_stage(&text, "acequia_rows_out_total", "source")
 }

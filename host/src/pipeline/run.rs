@@ -447,13 +447,18 @@ impl Tasks {
     }
 
     pub(super) fn spawn(&mut self, name: &str, task: impl Future<Output = Result<(), RunError>> + Send + 'static) {
-        let id = self.set.spawn(self.share.meter(task)).id();
-        self.names.insert(id, name.to_owned());
+        let task = self.share.meter(task);
+        self.add(name, task);
     }
 
     pub(super) fn spawn_source(&mut self, task: impl Future<Output = Result<(), RunError>> + Send + 'static) {
-        let id = self.set.spawn(self.share.meter_source(task)).id();
-        self.names.insert(id, SOURCE.to_owned());
+        let task = self.share.meter_source(task);
+        self.add(SOURCE, task);
+    }
+
+    fn add(&mut self, name: &str, task: impl Future<Output = Result<(), RunError>> + Send + 'static) {
+        let id = self.set.spawn(task).id();
+        self.names.insert(id, name.to_owned());
     }
 
     /// The end of the next stage that ends; never if there is none. Cancel safe.

@@ -19,8 +19,12 @@ impl Pace {
         let _ = self.demand.set(demand);
     }
 
-    pub(super) fn demand(&self) -> Option<&Demand> {
-        self.demand.get()
+    /// Wait until nothing is on its way behind the source; for ever if nothing is known of that. Cancel safe.
+    pub(super) async fn idle_behind(&self) {
+        match self.demand.get() {
+            Some(demand) => demand.idle().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// A chunk is handed over.

@@ -232,13 +232,6 @@ impl Drop for Reader {
     }
 }
 
-async fn idle(demand: Option<&Demand>) {
-    match demand {
-        Some(demand) => demand.idle().await,
-        None => std::future::pending().await,
-    }
-}
-
 async fn decode(mut rows: Rows, mut input: mpsc::Receiver<Chunk>, output: mpsc::Sender<Decoded>) {
     while let Some(chunk) = input.recv().await {
         if output.send(rows.decode(chunk)).await.is_err() {
@@ -355,7 +348,7 @@ impl Source for Reader {
                 },
                 () = self.shared.wake.notified() => {}
                 // Rows may have come meanwhile, and wait for more.
-                () = idle(self.shared.pace.demand()), if self.busy => {
+                () = self.shared.pace.idle_behind(), if self.busy => {
                     self.busy = false;
                     self.members.iter().for_each(|member| member.signal.raise());
                 }
